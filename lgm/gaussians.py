@@ -1,0 +1,99 @@
+"""The Gaussians record: what the network predicts, the renderer draws and the files hold.
+
+Frame: right-handed, +y up, object front +z, object inside [-1, 1]^3 (see `lgm.cameras`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CHANNELS = (3, 1, 3, 4, 3)  # position, opacity, scale, rotation, color: order of the U-Net's 14 channels
+
+
+@dataclass(frozen=True)
+class Gaussians:
+    """A batch of B sets of N anisotropic Gaussians, activated values."""
+
+    positions: Tensor  # [B, N, 3], world units
+    opacities: Tensor  # [B, N, 1], 0..1
+    scales: Tensor  # [B, N, 3], standard deviations in world units, linear
+    rotations: Tensor  # [B, N, 4], unit quaternion w, x, y, z
+    colors: Tensor  # [B, N, 3], straight sRGB values 0..1
+
+    def __post_init__(self) -> None:
+        batch = self.positions.shape[:-1]
+        for field, width in zip(fields(self), CHANNELS, strict=True):
+            shape = getattr(self, field.name).shape
+            if len(shape) != 3 or shape != (*batch, width):
+                raise ValueError(
+                    f"Gaussians need {field.name} of shape {[*batch, width]} ([B, N, {width}]), got {list(shape)}."
+                )
+
+    @property
+    def batch_size(self) -> int:
+        return self.positions.shape[0]
+
+    @property
+    def count(self) -> int:
+        """N, Gaussians per batch item."""
+        return self.positions.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        return self.positions.device
+
+    def map(self, function) -> Gaussians:
+        """The record with `function` applied to every tensor."""
+        return Gaussians(*(function(getattr(self, field.name)) for field in fields(self)))
+
+    def to(self, *args, **kwargs) -> Gaussians:
+        """The record moved or cast like `torch.Tensor.to`."""
+        return self.map(lambda tensor: tensor.to(*args, **kwargs))
+
+    def detach(self) -> Gaussians:
+        return self.map(torch.Tensor.detach)
+
+    def select(self, index: Tensor) -> Gaussians:
+        """The Gaussians at `index` ([M] integers, or a [N] mask), the same for every batch item."""
+        return self.map(lambda tensor: tensor[:, index])
+
+    def item(self, index: int) -> Gaussians:
+        """Batch item `index` as a batch of one."""
+        return self.map(lambda tensor: tensor[index : index + 1])
+
+    def visible(self, min_opacity: float = 0.005) -> Gaussians:
+        """Without Gaussians fainter than `min_opacity`, the official writer's threshold; batch of one only."""
+        if self.batch_size != 1:
+            raise ValueError(f"Pruning needs one object at a time, got a batch of {self.batch_size}: use item().")
+        return self.select(self.opacities[0, :, 0] >= min_opacity)
+
+
+def decode(features: Tensor) -> Gaussians:
+    """Activate raw U-Net channels [B, N, 14] (Tang et al. 2024, section 3.3; official core/models.py)."""
+    position, opacity, scale, rotation, color = features.split(CHANNELS, dim=-1)
+    return Gaussians(
+        positions=position.clamp(-1, 1),
+        opacities=opacity.sigmoid(),
+        scales=0.1 * F.softplus(scale),  # at initialization a Gaussian is about 7 % of the half-extent
+        rotations=F.normalize(rotation, dim=-1),
+        colors=0.5 * torch.tanh(color) + 0.5,
+    )
+
+
+def flip_y_z(gaussians: Gaussians) -> Gaussians:
+    """Half a turn about x: our y-up world <-> 3DGS files and ComfyUI's SPLAT (y down). Its own inverse up to q = -q."""
+    w, x, y, z = gaussians.rotations.unbind(-1)
+    return replace(
+        gaussians,
+        positions=gaussians.positions * gaussians.positions.new_tensor([1, -1, -1]),
+        rotations=torch.stack([-x, w, -z, y], dim=-1),  # (0, 1, 0, 0) * q
+    )
+
+
+def concatenate(parts: list[Gaussians]) -> Gaussians:
+    """Objects joined along the batch; all need the same N."""
+    return Gaussians(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Gaussians)))
