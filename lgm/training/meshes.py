@@ -1,0 +1,445 @@
+"""Real textured meshes for training: one file, whole on the device, batches of triangles by index.
+
+Objects are y-up with the front on +z. `lgm.training.dataset` builds the file. A mesh in it has one
+material row per surface color; a row has a color and, maybe, a tile of the shared texture atlas.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import lzma
+import math
+from collections import Counter
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..cameras import FOVY, RADIUS
+from .rasterize import TriangleSoup
+
+TILE = 128  # pixels a side of one texture in the pack
+FORMAT = "lgm-meshpack-1"
+EVALUATION_FILL = 0.85  # of the frame; the fixed evaluation set and the examples use it
+PROJECTED_REPEATS = 0.5  # texture repeats per half-extent where a mesh has no uvs
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """One object with its own textures, as numpy arrays."""
+
+    vertices: np.ndarray  # [V, 3] float32, any units
+    faces: np.ndarray  # [F, 3] int64
+    normals: np.ndarray  # [F, 3, 3] float32, unit, at the corners
+    uvs: np.ndarray  # [F, 3, 2] float32, v up
+    material_ids: np.ndarray  # [F] int64
+    colors: np.ndarray  # [K, 3] float32 0..1
+    textures: np.ndarray  # [K] int64, index into images, -1 for plain color
+    images: tuple[np.ndarray, ...]  # uint8 [H, W, 3]
+
+    def soup(self, fill: float = EVALUATION_FILL, resolution: int = 512) -> TriangleSoup:
+        """The object alone, centered and scaled to `fill` of the frame; textures at
+        `resolution`."""
+        tiles = [_resize(image, resolution) for image in self.images]
+        atlas = np.stack(tiles) if tiles else np.zeros((0, resolution, resolution, 3), np.uint8)
+        corners = torch.from_numpy(self.vertices[self.faces]).float()
+        objects = torch.zeros(len(corners), dtype=torch.int64)
+        return TriangleSoup(
+            corners=fit(corners, objects, torch.tensor([fill])),
+            normals=torch.from_numpy(self.normals).float(),
+            uvs=torch.from_numpy(self.uvs).float(),
+            colors=torch.from_numpy(self.colors[self.material_ids]).float(),
+            textures=torch.from_numpy(self.textures[self.material_ids]),
+            objects=objects,
+            atlas=torch.from_numpy(atlas).movedim(-1, 1).contiguous(),
+            count=1,
+        )
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is changed about B objects with K materials in all; drawn on the CPU, so a seed gives
+    the same on any device."""
+
+    linear: Tensor  # [B, 3, 3] rotation, scale, mirror
+    fill: Tensor  # [B] part of the frame the object spans in the four input views
+    colors: Tensor  # [K, 3] material colors, multiplied with the texture
+    textures: Tensor  # [K] int64 rows of the pack's atlas, -1 for plain color
+    tints: Tensor  # [K, 3, 3] matrices applied to the texture's colors
+
+
+@dataclass(frozen=True)
+class MeshPack:
+    """M objects with T triangles and K materials in all."""
+
+    corners: Tensor  # [T, 3, 3] float32, centered, longest half-extent 1
+    normals: Tensor  # [T, 3, 3] float32
+    uvs: Tensor  # [T, 3, 2] float32, projected along an axis where the mesh had none
+    materials: Tensor  # [T] int64, counted from the object's first material
+    atlas: Tensor  # [A, 3, 128, 128] uint8; also a source of real textures for other generators
+    colors: Tensor  # [K, 3] float32, on the CPU
+    textures: Tensor  # [K] int64 rows of the atlas, -1 for plain color, on the CPU
+    triangle_starts: np.ndarray  # [M + 1] int64
+    material_starts: np.ndarray  # [M + 1] int64
+    entries: list[dict]  # M times name, family, library, creator, license, split
+
+    @classmethod
+    def load(cls, path: str | Path, device: torch.device | str = "cpu") -> MeshPack:
+        """Read a pack and unfold it on `device` (about 0.1 GB per million triangles).
+
+        Raises:
+            ValueError: the file is not a mesh pack of this version.
+        """
+        try:
+            with safe_open(str(path), framework="np") as file:
+                metadata = file.metadata() or {}
+                stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(
+                f"{path} is not a safetensors file ({error}): build it with `lgm dataset`."
+            ) from error
+        if metadata.get("format") != FORMAT:
+            raise ValueError(
+                f"{path} has format {metadata.get('format')!r}, needed is {FORMAT!r}: "
+                "build it with `lgm dataset`."
+            )
+        layout = json.loads(metadata["arrays"])
+        arrays = {name: _unsqueeze(stored[name], *layout[name]) for name in layout}
+        triangle_starts, material_starts, vertex_starts, atlas_starts = (
+            np.concatenate([[0], np.cumsum(arrays[f"{name}_counts"].astype(np.int64))])
+            for name in ("triangle", "material", "vertex", "jpeg")
+        )
+        atlas = [
+            np.asarray(Image.open(io.BytesIO(stored["jpegs"][a:b].tobytes())).convert("RGB"))
+            for a, b in pairwise(atlas_starts)
+        ]
+        faces = arrays["faces"].astype(np.int64)
+        faces += np.repeat(vertex_starts[:-1], np.diff(triangle_starts))[:, None]
+        vertices = torch.from_numpy(arrays["vertices"]).to(device).float() / 32767
+        corners = vertices[torch.from_numpy(faces).to(device)]
+        textured = torch.from_numpy(arrays["has_uv"]).to(device).bool()
+        uvs = _project_uvs(corners)
+        uvs[textured] = torch.from_numpy(arrays["uvs"]).to(device).float()
+        tiles = np.stack(atlas) if atlas else np.zeros((0, TILE, TILE, 3), np.uint8)
+        return cls(
+            corners=corners,
+            normals=_octahedral_decode(torch.from_numpy(arrays["normals"]).to(device)),
+            uvs=uvs,
+            materials=torch.from_numpy(arrays["materials"].astype(np.int64)).to(device),
+            atlas=torch.from_numpy(tiles).movedim(-1, 1).contiguous().to(device),
+            colors=torch.from_numpy(arrays["colors"].astype(np.float32) / 255),
+            textures=torch.from_numpy(arrays["textures"].astype(np.int64)),
+            triangle_starts=triangle_starts,
+            material_starts=material_starts,
+            entries=json.loads(metadata["entries"]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def split_indices(self, split: str) -> list[int]:
+        return [i for i, entry in enumerate(self.entries) if entry["split"] == split]
+
+    @property
+    def train_indices(self) -> list[int]:
+        return self.split_indices("train")
+
+    @property
+    def t1_indices(self) -> list[int]:
+        return self.split_indices("t1")
+
+    @property
+    def t2_indices(self) -> list[int]:
+        return self.split_indices("t2")
+
+    def draw_indices(self, count: int, rng: np.random.Generator) -> list[int]:
+        """Random training objects; one of a family of n twins comes with weight 1 / sqrt(n)."""
+        train = self.train_indices
+        families = Counter(self.entries[i]["family"] for i in train)
+        weights = np.array([families[self.entries[i]["family"]] ** -0.5 for i in train])
+        return rng.choice(train, count, p=weights / weights.sum()).tolist()
+
+    def keep(self, indices: list[int]) -> Augmentation:
+        """The objects as they are, at the size of the evaluation set."""
+        rows = _ranges(self.material_starts, indices)
+        return Augmentation(
+            linear=torch.eye(3).expand(len(indices), 3, 3),
+            fill=torch.full((len(indices),), EVALUATION_FILL),
+            colors=self.colors[rows],
+            textures=self.textures[rows],
+            tints=torch.eye(3).expand(len(rows), 3, 3),
+        )
+
+    def draw_augmentation(self, indices: list[int], rng: np.random.Generator) -> Augmentation:
+        """Random pose, proportions, size and surface for the objects at `indices`."""
+        rows = _ranges(self.material_starts, indices)
+        owner = np.repeat(np.arange(len(indices)), np.diff(self.material_starts)[indices])
+        colors, textures = self.colors[rows].numpy().copy(), self.textures[rows].numpy().copy()
+        plain = textures < 0
+
+        recolored = (rng.random(len(indices)) < 0.5)[owner] & (rng.random(len(rows)) < 0.7) & plain
+        colors[recolored] = _random_colors(rng, len(rows))[recolored]
+        # Another surface: some of the materials of some objects get any picture of the atlas.
+        swapped = (rng.random(len(indices)) < 0.2)[owner] & (rng.random(len(rows)) < 0.6)
+        if len(self.atlas):
+            textures[swapped] = rng.integers(len(self.atlas), size=len(rows))[swapped]
+            colors[swapped] = rng.uniform(0.85, 1.0, (len(rows), 1))[swapped]
+        tints = _random_tints(rng, len(indices))[owner]
+        plain = textures < 0
+        colors[plain] = np.einsum("kij,kj->ki", tints[plain], colors[plain]).clip(0, 1)
+        return Augmentation(
+            linear=torch.from_numpy(_random_linear(rng, len(indices))).float(),
+            fill=torch.from_numpy(rng.uniform(0.6, 0.95, len(indices))).float(),
+            colors=torch.from_numpy(colors),
+            textures=torch.from_numpy(textures),
+            tints=torch.from_numpy(tints).float(),
+        )
+
+    def soup(self, indices: list[int], augmentation: Augmentation | None = None) -> TriangleSoup:
+        """The objects at `indices` as a batch, each centered and fitted into the input cameras'
+        frame.
+
+        Args:
+            indices: B objects; repeats are fine.
+            augmentation: from `draw_augmentation` for the same indices; None shows them as they
+                are.
+        """
+        change = augmentation or self.keep(indices)
+        device = self.corners.device
+        counts = torch.from_numpy(np.diff(self.triangle_starts)[indices])
+        materials = np.diff(self.material_starts)[indices]
+        total = int(counts.sum())
+        shift = torch.from_numpy(self.triangle_starts[:-1][indices]) - (counts.cumsum(0) - counts)
+        first_material = torch.from_numpy(np.cumsum(materials) - materials)
+        per_object = torch.stack([shift, first_material]).to(device)
+        objects = torch.arange(len(indices), device=device).repeat_interleave(
+            counts.to(device),
+            output_size=total,  # known here, so the device need not be waited for
+        )
+        rows = torch.arange(total, device=device) + per_object[0][objects]
+
+        linear = change.linear.to(device)
+        corners = torch.einsum("tij,tcj->tci", linear[objects], self.corners[rows])
+        upright = torch.linalg.inv(change.linear).transpose(-1, -2).to(device)
+        normals = torch.einsum("tij,tcj->tci", upright[objects], self.normals[rows])
+
+        textured = change.textures >= 0
+        tiles = self.atlas[change.textures[textured].to(device)]
+        if augmentation is not None and len(tiles):
+            tints = change.tints[textured].to(device)
+            mixed = torch.bmm(tints, tiles.flatten(2).float()).clamp_(0, 255).to(torch.uint8)
+            tiles = mixed.reshape(tiles.shape)
+        slots = torch.where(textured, textured.cumsum(0) - 1, -1).to(device)
+        material = self.materials[rows] + per_object[1][objects]
+        return TriangleSoup(
+            corners=fit(corners, objects, change.fill.to(device)),
+            normals=torch.nn.functional.normalize(normals, dim=-1),
+            uvs=self.uvs[rows],
+            colors=change.colors.to(device)[material],
+            textures=slots[material],
+            objects=objects,
+            atlas=tiles,
+            count=len(indices),
+        )
+
+
+def fit(corners: Tensor, objects: Tensor, fill: Tensor) -> Tensor:
+    """Center objects and scale each to span `fill` of the frame in the tightest of the four input
+    views.
+
+    In the view from azimuth 0 a point (x, y, z) lies at max(|x|, |y|) / ((radius - z) tan(fovy /
+    2)) of the frame's half; the view from 180 turns the sign of z, so |z| counts; 90 and 270
+    exchange x and z. Asking every point to stay within `fill` after scaling by s gives one upper
+    bound on s per point, and the smallest is exact.
+
+    Args:
+        corners: [T, 3, 3].
+        objects: [T] int64 batch item.
+        fill: [B] 0..1.
+
+    Returns:
+        [T, 3, 3] inside [-0.685, 0.685]^3.
+    """
+    size = (len(fill), 3)
+    index = objects[:, None].expand(-1, 3)
+    low = corners.new_full(size, math.inf).scatter_reduce(0, index, corners.amin(1), "amin")
+    high = corners.new_full(size, -math.inf).scatter_reduce(0, index, corners.amax(1), "amax")
+    centered = corners - ((low + high) / 2)[objects][:, None]
+    slope = fill * math.tan(math.radians(FOVY) / 2)
+    x, y, z = centered.abs().unbind(-1)
+    steep = slope[objects][:, None]
+    reach = torch.maximum(torch.maximum(x, y) + steep * z, torch.maximum(z, y) + steep * x).amax(1)
+    reach = corners.new_zeros(len(fill)).scatter_reduce(0, objects, reach, "amax")
+    return centered * (RADIUS * slope / reach.clamp(min=1e-12))[objects][:, None, None]
+
+
+def save_pack(path: str | Path, meshes: list[Mesh], entries: list[dict]) -> None:
+    """Write a pack; equal textures are stored once. Coordinates are rounded to 1/32767 of the
+    half-extent."""
+    columns: dict[str, list[np.ndarray]] = {}
+    counts: dict[str, list[int]] = {"triangle": [], "material": [], "vertex": []}
+    jpegs: dict[bytes, int] = {}
+
+    def add(name: str, values: np.ndarray, dtype: type) -> None:
+        columns.setdefault(name, []).append(values.astype(dtype))
+
+    for mesh in meshes:
+        if len(mesh.vertices) > 65535:
+            raise ValueError(
+                f"A mesh in a pack needs at most 65,535 vertices, "
+                f"got {len(mesh.vertices)}: simplify it."
+            )
+        low, high = mesh.vertices.min(0), mesh.vertices.max(0)
+        unit = (mesh.vertices - (low + high) / 2) / ((high - low).max() / 2)
+        textured = mesh.textures[mesh.material_ids] >= 0
+        tiles = [jpegs.setdefault(_jpeg(_resize(image, TILE)), len(jpegs)) for image in mesh.images]
+        uvs = mesh.uvs[textured]
+        uvs = (
+            uvs - np.floor(uvs.min(axis=(1, 2), keepdims=False))[:, None, None]
+        )  # small numbers keep their bits
+        add("vertices", np.round(unit * 32767), np.int16)
+        add("faces", mesh.faces, np.uint16)
+        add("normals", _octahedral_encode(mesh.normals), np.int8)
+        add("has_uv", textured, np.uint8)
+        add("uvs", uvs.clip(0, 2048), np.float16)
+        add("materials", mesh.material_ids, np.uint8)
+        add("colors", np.round(mesh.colors * 255), np.uint8)
+        add("textures", np.array([tiles[t] if t >= 0 else -1 for t in mesh.textures]), np.int16)
+        counts["triangle"].append(len(mesh.faces))
+        counts["material"].append(len(mesh.colors))
+        counts["vertex"].append(len(mesh.vertices))
+    arrays = {name: np.concatenate(parts) for name, parts in columns.items()}
+    arrays |= {f"{name}_counts": np.array(values, np.int32) for name, values in counts.items()}
+    arrays["jpeg_counts"] = np.array([len(jpeg) for jpeg in jpegs], np.int32)
+    tensors = {name: torch.from_numpy(_squeeze(array)) for name, array in arrays.items()}
+    tensors["jpegs"] = torch.from_numpy(np.frombuffer(b"".join(jpegs), np.uint8).copy())
+    metadata = {
+        "format": FORMAT,
+        "arrays": json.dumps({name: [a.dtype.str, list(a.shape)] for name, a in arrays.items()}),
+        "entries": json.dumps(entries),
+    }
+    write_tensors(path, tensors, metadata)
+
+
+def write_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """A safetensors file; a failure is a RuntimeError that names it."""
+    try:
+        save_file(tensors, str(path), metadata)
+    except SafetensorError as error:
+        raise RuntimeError(f"Can't write {path} ({error}): is the disk full?") from error
+
+
+def _squeeze(array: np.ndarray) -> np.ndarray:
+    """Bytes compressed plane by plane: first all low bytes, then all high ones, column after
+    column."""
+    planes = np.ascontiguousarray(array.reshape(len(array), math.prod(array.shape[1:])).T)
+    raw = planes.view(np.uint8).reshape(-1, array.itemsize).T
+    return np.frombuffer(lzma.compress(raw.tobytes(), preset=6), np.uint8).copy()
+
+
+def _unsqueeze(data: np.ndarray, dtype: str, shape: list[int]) -> np.ndarray:
+    item = np.dtype(dtype).itemsize
+    raw = np.frombuffer(lzma.decompress(data.tobytes()), np.uint8).reshape(item, -1).T
+    planes = np.ascontiguousarray(raw).view(dtype).reshape(math.prod(shape[1:]), shape[0])
+    return planes.T.reshape(shape).copy()  # writable, as torch wants it
+
+
+def _jpeg(image: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=88)
+    return file.getvalue()
+
+
+def _resize(image: np.ndarray, size: int) -> np.ndarray:
+    if image.shape[:2] == (size, size):
+        return image
+    return np.asarray(
+        Image.fromarray(image).resize(
+            (size, size),
+            Image.Resampling.BOX if max(image.shape) > size else Image.Resampling.BICUBIC,
+        )
+    )
+
+
+def _octahedral_encode(normals: np.ndarray) -> np.ndarray:
+    """Unit vectors [..., 3] as two numbers in -127..127 [..., 2]: the octahedron's faces unfolded
+    into a square."""
+    flat = normals / np.maximum(np.abs(normals).sum(-1, keepdims=True), 1e-12)
+    x, y, z = np.moveaxis(flat, -1, 0)
+    folded = np.stack(
+        [(1 - np.abs(y)) * np.where(x < 0, -1, 1), (1 - np.abs(x)) * np.where(y < 0, -1, 1)], -1
+    )
+    return np.round(np.where(z[..., None] < 0, folded, flat[..., :2]) * 127)
+
+
+def _octahedral_decode(encoded: Tensor) -> Tensor:
+    xy = encoded.float() / 127
+    z = 1 - xy.abs().sum(-1, keepdim=True)
+    xy = torch.where(z < 0, (1 - xy.flip(-1).abs()) * torch.where(xy < 0, -1.0, 1.0), xy)
+    return torch.nn.functional.normalize(torch.cat([xy, z], -1), dim=-1)
+
+
+def _project_uvs(corners: Tensor) -> Tensor:
+    """Coordinates along the two axes a triangle faces least, for surfaces that never had a
+    texture."""
+    edges = corners[:, 1:] - corners[:, :1]
+    axis = torch.linalg.cross(edges[:, 0], edges[:, 1]).abs().argmax(-1)
+    choice = torch.tensor([[2, 1], [0, 2], [0, 1]], device=corners.device)[axis]
+    return corners.gather(2, choice[:, None].expand(-1, 3, -1)) * PROJECTED_REPEATS
+
+
+def _ranges(starts: np.ndarray, indices: list[int]) -> np.ndarray:
+    """The rows of several items one after the other; item i has rows starts[i] to starts[i + 1]."""
+    counts = np.diff(starts)[indices]
+    return np.arange(counts.sum()) + np.repeat(
+        starts[:-1][indices] - (np.cumsum(counts) - counts), counts
+    )
+
+
+def _random_linear(rng: np.random.Generator, count: int) -> np.ndarray:
+    """[count, 3, 3]: proportions 0.7 to 1.4, maybe mirrored, turned about y, tilted a little."""
+    scale = np.exp(rng.uniform(math.log(0.7), math.log(1.4), (count, 3)))
+    scale[:, 0] *= np.where(rng.random(count) < 0.5, -1, 1)
+    # Half of the objects face an input camera, as real input does; the others any way.
+    quarter = rng.integers(4, size=count) * (math.pi / 2) + rng.normal(0, math.radians(4), count)
+    turn = np.where(rng.random(count) < 0.5, quarter, rng.uniform(0, 2 * math.pi, count))
+    tilt = rng.normal(0, math.radians(6), (count, 2)).clip(-0.3, 0.3)
+    return _rotation(tilt[:, 0], 0) @ _rotation(tilt[:, 1], 2) @ _rotation(turn, 1) * scale[:, None]
+
+
+def _rotation(angles: np.ndarray, axis: int) -> np.ndarray:
+    """Rotations [N, 3, 3] about a coordinate axis, radians."""
+    a, b = (axis + 1) % 3, (axis + 2) % 3
+    matrices = np.tile(np.eye(3), (len(angles), 1, 1))
+    matrices[:, a, a] = matrices[:, b, b] = np.cos(angles)
+    matrices[:, b, a], matrices[:, a, b] = np.sin(angles), -np.sin(angles)
+    return matrices
+
+
+def _random_colors(rng: np.random.Generator, count: int) -> np.ndarray:
+    """[count, 3] from gray to vivid, dark and light."""
+    hue = rng.random((count, 1)) * 6 + np.array([0, 4, 2])
+    pure = (np.abs(hue % 6 - 3) - 1).clip(0, 1)
+    saturation, value = rng.random((count, 1)) ** 0.8, 0.08 + 0.92 * rng.random((count, 1)) ** 0.6
+    return (value * (1 - saturation * (1 - pure))).astype(np.float32)
+
+
+def _random_tints(rng: np.random.Generator, count: int) -> np.ndarray:
+    """[count, 3, 3] float32: for half of them a turn of the hue with other saturation and
+    brightness, else identity."""
+    angle = rng.uniform(-math.pi, math.pi, count)
+    axis = np.full(3, 1 / math.sqrt(3))
+    gray = np.outer(axis, axis)
+    across = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
+    cos, sin = np.cos(angle)[:, None, None], np.sin(angle)[:, None, None]
+    hue = gray + rng.uniform(0.5, 1.3, (count, 1, 1)) * (cos * (np.eye(3) - gray) + sin * across)
+    hue *= rng.uniform(0.75, 1.2, (count, 1, 1))
+    changed = (rng.random(count) < 0.5)[:, None, None]
+    return np.where(changed, hue, np.eye(3)).astype(np.float32)
