@@ -1,0 +1,440 @@
+"""glTF 2.0 with KHR_gaussian_splatting (Khronos, ratified): `.glb`, and `.gltf` with embedded data.
+
+A splat is a point primitive with extra attributes: linear scales, opacities 0..1, quaternions
+x, y, z, w, spherical harmonics for color. glTF is +y up like our memory, so nothing is turned.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..gaussians import Gaussians
+from .columns import SH_C0, Columns, from_columns, require_finite, to_columns
+from .files import Source, read_source, write_atomically
+
+EXTENSION = "KHR_gaussian_splatting"
+ATTRIBUTES = {  # semantic -> accessor type
+    "POSITION": "VEC3",
+    f"{EXTENSION}:ROTATION": "VEC4",
+    f"{EXTENSION}:SCALE": "VEC3",
+    f"{EXTENSION}:OPACITY": "SCALAR",
+    f"{EXTENSION}:SH_DEGREE_0_COEF_0": "VEC3",
+}
+WIDTHS = {"SCALAR": 1, "VEC3": 3, "VEC4": 4}
+COMPONENTS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
+FLOAT, UNSIGNED_BYTE, POINTS, ARRAY_BUFFER = 5126, 5121, 0, 34962
+
+GLB_HEADER, CHUNK_HEADER = struct.Struct("<4sII"), struct.Struct("<I4s")
+JSON_CHUNK, BIN_CHUNK = b"JSON", b"BIN\0"
+MAX_JSON_BYTES = 64 << 20  # of embedded data, which counts, nearly a million Gaussians
+MIN_GAUSSIAN_BYTES = 26  # with every attribute in its smallest permitted type
+
+
+def write_gltf(path: str | Path | None, gaussians: Gaussians) -> bytes:
+    """The bytes of a `.glb` (+y up, lossless), also written to `path` unless it is None.
+
+    Gaussians fainter than 0.005 are left out; the others keep their order. Viewers that don't know
+    the extension show a colored point cloud (COLOR_0).
+
+    Raises:
+        ValueError: a batch other than one, values that are not finite, nothing visible.
+        RuntimeError: the place can't be written.
+    """
+    columns = to_columns(gaussians, y_down=False)
+    values = (
+        columns.positions,
+        np.roll(columns.rotations, -1, axis=1),  # wxyz -> xyzw
+        columns.scales,
+        columns.opacities,
+        (columns.colors - 0.5) / SH_C0,
+    )
+    fallback = np.concatenate([srgb_to_linear(columns.colors), columns.opacities], axis=1)
+    blobs = [value.astype("<f4").tobytes() for value in values]
+    blobs.append((fallback * 255).round().clip(0, 255).astype(np.uint8).tobytes())
+    data = glb(describe(columns.positions, blobs), b"".join(blobs))
+    if path is not None:
+        write_atomically(path, data)
+    return data
+
+
+def describe(positions: np.ndarray, blobs: list[bytes]) -> dict[str, Any]:
+    """The JSON for a binary chunk of `blobs`: one per splat attribute, then the fallback color."""
+    count = len(positions)
+    accessors = [
+        {"bufferView": index, "componentType": FLOAT, "count": count, "type": kind}
+        for index, kind in enumerate(ATTRIBUTES.values())
+    ]
+    accessors[0]["min"] = positions.min(axis=0).tolist()  # required of positions
+    accessors[0]["max"] = positions.max(axis=0).tolist()
+    color = {"bufferView": len(accessors), "componentType": UNSIGNED_BYTE, "normalized": True}
+    accessors.append({**color, "count": count, "type": "VEC4"})
+    offsets = np.cumsum([0, *map(len, blobs)]).tolist()
+    return {
+        "asset": {"version": "2.0", "generator": "lgm"},
+        "extensionsUsed": [EXTENSION],
+        "scene": 0,
+        "scenes": [{"nodes": [0]}],
+        "nodes": [{"mesh": 0}],
+        "meshes": [
+            {
+                "primitives": [
+                    {
+                        "mode": POINTS,
+                        "attributes": {
+                            key: index for index, key in enumerate([*ATTRIBUTES, "COLOR_0"])
+                        },
+                        "extensions": {
+                            EXTENSION: {"kernel": "ellipse", "colorSpace": "srgb_rec709_display"}
+                        },
+                    }
+                ]
+            }
+        ],
+        "accessors": accessors,
+        "bufferViews": [
+            {"buffer": 0, "byteOffset": offset, "byteLength": len(blob), "target": ARRAY_BUFFER}
+            for offset, blob in zip(offsets, blobs, strict=False)
+        ],
+        "buffers": [{"byteLength": offsets[-1]}],
+    }
+
+
+def glb(document: dict[str, Any], binary: bytes) -> bytes:
+    text = json.dumps(document, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 4)
+    binary += b"\0" * (-len(binary) % 4)
+    chunks = (
+        CHUNK_HEADER.pack(len(text), JSON_CHUNK)
+        + text
+        + CHUNK_HEADER.pack(len(binary), BIN_CHUNK)
+        + binary
+    )
+    return GLB_HEADER.pack(b"glTF", 2, GLB_HEADER.size + len(chunks)) + chunks
+
+
+def read_gltf(source: Source) -> Gaussians:
+    """Gaussians [1, N, ..] (float32, CPU, y-up) of all splats of a `.glb` or `.gltf` scene.
+
+    Nodes place the splats. Of higher bands only the base color is used; linear colors become sRGB.
+    Only data inside the file is read: a file that points to others is refused.
+
+    Raises:
+        ValueError: no uncompressed KHR_gaussian_splatting data, or a damaged or oversized entry.
+    """
+    name, data = read_source(source)
+    asset = Asset(name, *parse(name, data))
+    splats = list(asset.splats())
+    if not splats:
+        raise ValueError(f"{name} holds no Gaussian splat: no mesh in its scene uses {EXTENSION}.")
+    total = sum(asset.count(primitive) for primitive, _ in splats)
+    if total * MIN_GAUSSIAN_BYTES > len(data):  # a few bytes could ask for any number of copies
+        raise ValueError(f"{name} says it holds {total:,} Gaussians, too many for its size.")
+    parts = [
+        decode(name, asset.columns(primitive), is_linear(name, primitive), matrix)
+        for primitive, matrix in splats
+    ]
+    return Gaussians(
+        *(torch.cat([getattr(part, f.name) for part in parts], dim=1) for f in fields(Gaussians))
+    )
+
+
+def parse(name: str, data: bytes) -> tuple[dict[str, Any], bytes]:
+    """The JSON document, and the binary chunk of a GLB (empty if there is none)."""
+    binary = b""
+    text = data
+    if data.startswith(b"glTF"):
+        chunks = glb_chunks(name, data)
+        if not chunks or chunks[0][0] != JSON_CHUNK:
+            raise ValueError(f"{name} is not a valid GLB: its first chunk is not JSON.")
+        text = chunks[0][1]
+        binary = next((chunk for kind, chunk in chunks[1:] if kind == BIN_CHUNK), b"")
+    if len(text) > MAX_JSON_BYTES:
+        raise ValueError(
+            f"{name} has {len(text):,} bytes of JSON, at most {MAX_JSON_BYTES:,} are read: "
+            "save it as .glb."
+        )
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:  # RecursionError: brackets nested very deeply
+        raise ValueError(
+            f"{name} is not a valid glTF: its JSON can't be read ({error})."
+        ) from error
+    if not isinstance(document, dict):
+        raise ValueError(f"{name} is not a valid glTF: its JSON is not an object.")
+    return document, binary
+
+
+def glb_chunks(name: str, data: bytes) -> list[tuple[bytes, bytes]]:
+    """Type and content of the first two chunks; the format defines no more."""
+    if len(data) < GLB_HEADER.size:
+        raise ValueError(f"{name} is not a valid GLB: it ends within its header.")
+    _, version, length = GLB_HEADER.unpack_from(data)
+    if version != 2 or length > len(data):
+        raise ValueError(
+            f"{name} is not a valid GLB: it says version {version} and {length:,} bytes, "
+            f"needed are version 2 and the {len(data):,} bytes there are."
+        )
+    chunks, offset = [], GLB_HEADER.size
+    while len(chunks) < 2 and offset + CHUNK_HEADER.size <= length:
+        size, kind = CHUNK_HEADER.unpack_from(data, offset)
+        offset += CHUNK_HEADER.size
+        if offset + size > length:
+            raise ValueError(
+                f"{name} is truncated: a GLB chunk of {size:,} bytes, {length - offset:,} follow."
+            )
+        chunks.append((kind, data[offset : offset + size]))
+        offset += size
+    return chunks
+
+
+@dataclass(frozen=True)
+class Asset:
+    """A document nobody vouches for: every lookup checks what it finds."""
+
+    name: str
+    document: dict[str, Any]
+    binary: bytes
+    embedded: dict[int, bytes] = field(default_factory=dict)  # decoded data URIs by buffer
+
+    def entry(self, kind: str, index: Any) -> dict[str, Any]:
+        """`document[kind][index]`, an object."""
+        entries = as_list(self.document.get(kind))
+        if not is_whole(index) or index >= len(entries) or not isinstance(entries[index], dict):
+            label = index if is_whole(index) else "?"
+            raise self.invalid(f"there is no {kind}[{label}]")
+        return entries[index]
+
+    def invalid(self, problem: str) -> ValueError:
+        return ValueError(f"{self.name} is not a valid glTF: {problem}.")
+
+    def whole(self, entry: dict[str, Any], key: str, default: int | None = None) -> int:
+        value = entry.get(key, default)
+        if not is_whole(value):
+            raise self.invalid(f"{key} has to be a whole number")
+        return value
+
+    def splats(self) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+        """Splat primitives of the scene with their node-to-world matrices [4, 4]."""
+        for mesh, matrix in self.placed_meshes():
+            for primitive in as_list(mesh.get("primitives")):
+                if EXTENSION in as_dict(as_dict(primitive).get("extensions")):
+                    yield primitive, matrix
+
+    def placed_meshes(self) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+        if not as_list(self.document.get("scenes")):  # a library of meshes, nothing placed
+            yield from ((as_dict(mesh), np.eye(4)) for mesh in as_list(self.document.get("meshes")))
+            return
+        scene = self.entry("scenes", self.document.get("scene", 0))
+        queue = [(index, np.eye(4)) for index in as_list(scene.get("nodes"))]
+        seen = set()
+        for index, parent in queue:  # grows while it is read
+            node = self.entry("nodes", index)
+            if index in seen:  # or a cycle would never end
+                raise self.invalid(f"nodes[{index}] has two parents")
+            seen.add(index)
+            with np.errstate(over="ignore", invalid="ignore"):  # refused where a splat is placed
+                matrix = parent @ self.local_matrix(node)
+            if "mesh" in node:
+                yield self.entry("meshes", node["mesh"]), matrix
+            queue += [(child, matrix) for child in as_list(node.get("children"))]
+
+    def local_matrix(self, node: dict[str, Any]) -> np.ndarray:
+        if "matrix" in node:
+            return self.numbers(node, "matrix", np.eye(4).ravel()).reshape(4, 4).T  # column-major
+        matrix = np.eye(4)
+        rotation = quaternion_matrix(self.numbers(node, "rotation", (0, 0, 0, 1)))
+        matrix[:3, :3] = rotation * self.numbers(node, "scale", (1, 1, 1))  # scale acts first
+        matrix[:3, 3] = self.numbers(node, "translation", (0, 0, 0))
+        return matrix
+
+    def numbers(self, node: dict[str, Any], key: str, default: Sequence[float]) -> np.ndarray:
+        values = node.get(key, default)
+        fits = values is default or (isinstance(values, list) and len(values) == len(default))
+        if not fits or not all(is_number(value) and abs(value) < 1e15 for value in values):
+            raise self.invalid(f"a node's {key} is not {len(default)} numbers")
+        return np.array(values, np.float64)
+
+    def count(self, primitive: dict[str, Any]) -> int:
+        """Gaussians that a splat primitive claims."""
+        position = as_dict(primitive.get("attributes")).get("POSITION")
+        return 0 if position is None else self.whole(self.entry("accessors", position), "count")
+
+    def columns(self, primitive: dict[str, Any]) -> dict[str, np.ndarray]:
+        """The attributes of a splat primitive by semantic, [N, ..] float32 each."""
+        attributes = as_dict(primitive.get("attributes"))
+        missing = [semantic for semantic in ATTRIBUTES if semantic not in attributes]
+        compression = as_dict(as_dict(primitive["extensions"][EXTENSION]).get("extensions"))
+        if missing and compression:
+            raise ValueError(
+                f"{self.name} holds a splat compressed with {', '.join(compression)[:80]}, "
+                "which is not supported: export it without compression."
+            )
+        if missing:
+            raise ValueError(
+                f"{self.name} holds an incomplete splat: it lacks {', '.join(missing)}."
+            )
+        columns = {
+            semantic: self.attribute(semantic, kind, attributes[semantic])
+            for semantic, kind in ATTRIBUTES.items()
+        }
+        counts = {len(column) for column in columns.values()}
+        if len(counts) > 1:
+            raise self.invalid(f"splat attributes of different counts {sorted(counts)}")
+        return columns
+
+    def attribute(self, semantic: str, kind: str, index: Any) -> np.ndarray:
+        """[N, width] float32 of an accessor; normalized integers become -1..1 or 0..1."""
+        accessor = self.entry("accessors", index)
+        code = COMPONENTS.get(self.whole(accessor, "componentType"))
+        if code is None or accessor.get("type") != kind:
+            raise self.invalid(f"{semantic} is not a {kind} of a known component type")
+        if "sparse" in accessor or "bufferView" not in accessor:
+            raise ValueError(f"{self.name} stores {semantic} sparsely, which is not supported.")
+        view = self.entry("bufferViews", accessor["bufferView"])
+        data = self.buffer(self.whole(view, "buffer"))
+        dtype, width, count = np.dtype(code), WIDTHS[kind], self.whole(accessor, "count")
+        size = dtype.itemsize * width
+        stride = self.whole(view, "byteStride", size)
+        offset = self.whole(view, "byteOffset", 0)
+        view_end = offset + self.whole(view, "byteLength")
+        start = offset + self.whole(accessor, "byteOffset", 0)
+        end = start + (count - 1) * stride + size
+        if count < 1 or stride < size or end > view_end or view_end > len(data):
+            raise self.invalid(
+                f"{count:,} values of {semantic} end at byte {end:,} of a view that ends at "
+                f"{view_end:,} in a buffer of {len(data):,}"
+            )
+        raw = np.ndarray((count, width), dtype, data, start, (stride, dtype.itemsize))
+        values = raw.astype(np.float32)
+        if accessor.get("normalized") is True and dtype.kind in "iu":
+            values = np.maximum(values / np.iinfo(dtype).max, -1)
+        require_finite(self.name, (semantic,) * width, values)
+        return values
+
+    def buffer(self, index: int) -> bytes:
+        """A buffer inside the file: the binary chunk, or a base64 data URI."""
+        entry = self.entry("buffers", index)
+        uri = entry.get("uri")
+        if uri is None and index == 0:
+            return self.binary
+        if not isinstance(uri, str) or not uri.startswith("data:"):
+            raise ValueError(
+                f"{self.name} keeps data in other files, which are not opened: save it as .glb."
+            )
+        if index not in self.embedded:
+            head, _, payload = uri.partition(",")
+            try:
+                if not head.endswith(";base64"):
+                    raise ValueError("it is not base64")
+                self.embedded[index] = base64.b64decode(payload, validate=True)
+            except ValueError as error:
+                raise self.invalid(f"can't decode buffers[{index}] ({error})") from error
+        return self.embedded[index]
+
+
+def is_linear(name: str, primitive: dict[str, Any]) -> bool:
+    """Whether a splat's colors are linear; refuses kernels and color spaces of other extensions."""
+    splat = as_dict(primitive["extensions"][EXTENSION])
+    kernel, space = splat.get("kernel", "ellipse"), splat.get("colorSpace", "srgb_rec709_display")
+    if kernel != "ellipse" or space not in ("srgb_rec709_display", "lin_rec709_display"):
+        raise ValueError(
+            f"{name} uses a splat kernel or color space that is not part of {EXTENSION}."
+        )
+    return space == "lin_rec709_display"
+
+
+def decode(
+    name: str, columns: dict[str, np.ndarray], linear: bool, matrix: np.ndarray
+) -> Gaussians:
+    """One primitive's Gaussians in the world of its scene."""
+    positions, xyzw, scales, opacities, sh = columns.values()
+    size, rotation, quaternion = similarity(name, matrix)
+    colors = sh * SH_C0 + 0.5
+    columns = Columns(
+        positions=positions @ (size * rotation).T + matrix[:3, 3],
+        opacities=opacities,
+        scales=scales * size,
+        rotations=np.roll(xyzw, 1, axis=1) @ product_matrix(quaternion).T,
+        colors=linear_to_srgb(colors) if linear else colors,
+    )
+    return from_columns(name, columns, y_down=False)
+
+
+def similarity(name: str, matrix: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    """Size, rotation [3, 3] and quaternion wxyz of a node's matrix."""
+    size = float(np.linalg.norm(matrix[:3, 0])) if np.isfinite(matrix).all() else 0.0
+    rotation = matrix[:3, :3] / (size or 1.0)
+    if not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3) or np.linalg.det(rotation) < 0:
+        raise ValueError(
+            f"{name} mirrors a splat or scales it unevenly: apply the transform before export."
+        )
+    return size, rotation, matrix_quaternion(rotation)
+
+
+def quaternion_matrix(xyzw: np.ndarray) -> np.ndarray:
+    """Rotation [3, 3]; the identity for a quaternion of length zero."""
+    length = np.linalg.norm(xyzw)
+    x, y, z, w = xyzw / length if length > 1e-9 else (0, 0, 0, 1)
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
+def matrix_quaternion(rotation: np.ndarray) -> np.ndarray:
+    """Quaternion wxyz of a rotation [3, 3]: an eigenvector (Horn 1987)."""
+    (a, b, c), (d, e, f), (g, h, i) = rotation
+    symmetric = np.array(
+        [
+            [a + e + i, h - f, c - g, d - b],
+            [h - f, a - e - i, b + d, c + g],
+            [c - g, b + d, e - a - i, f + h],
+            [d - b, c + g, f + h, i - a - e],
+        ]
+    )
+    return np.linalg.eigh(symmetric)[1][:, -1]
+
+
+def product_matrix(quaternion: np.ndarray) -> np.ndarray:
+    """[4, 4] that multiplies quaternions wxyz by `quaternion` from the left."""
+    w, x, y, z = quaternion
+    return np.array([[w, -x, -y, -z], [x, w, -z, y], [y, z, w, -x], [z, -y, x, w]])
+
+
+def srgb_to_linear(colors: np.ndarray) -> np.ndarray:
+    return np.where(colors <= 0.04045, colors / 12.92, ((colors.clip(0) + 0.055) / 1.055) ** 2.4)
+
+
+def linear_to_srgb(colors: np.ndarray) -> np.ndarray:
+    return np.where(
+        colors <= 0.0031308, colors * 12.92, 1.055 * colors.clip(0) ** (1 / 2.4) - 0.055
+    )
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def is_whole(value: Any) -> bool:
+    """A non-negative integer that NumPy can count with."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53
+
+
+def as_dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
