@@ -1,0 +1,102 @@
+"""GroupNorm with SiLU, and the scaled sum of two branches, each in as few passes over memory as the
+device allows.
+
+On CUDA with Triton: channels-last kernels with fp32 statistics and their own backward
+(`norm_kernels`). Elsewhere, and under `torch.compile`, which fuses by itself: plain torch.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@functools.cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def uses_triton(x: Tensor) -> bool:
+    """Whether the kernels take x. On the CPU only Triton's interpreter does, which tests use."""
+    if torch.compiler.is_compiling() or x.dtype not in (
+        torch.float16,
+        torch.bfloat16,
+        torch.float32,
+    ):
+        return False
+    on_device = x.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
+    return on_device and x.numel() > 0 and _has_triton()
+
+
+def group_norm_silu(
+    x: Tensor, weight: Tensor, bias: Tensor, groups: int = 32, eps: float = 1e-5, silu: bool = True
+) -> Tensor:
+    """SiLU(GroupNorm(x)), or GroupNorm(x) alone.
+
+    Args:
+        x: [N, C, H, W], float16, bfloat16 or float32; statistics are float32 in any case.
+        weight, bias: [C], of any floating dtype.
+
+    Returns:
+        [N, C, H, W] of x's dtype; channels-last where the kernels ran, else in x's format.
+    """
+    if uses_triton(x):
+        return _GroupNormSiLU.apply(x, weight, bias, groups, eps, silu)
+    y = F.group_norm(x.float(), groups, weight.float(), bias.float(), eps)
+    # No one else holds y; SiLU's backward needs its input, so only inference may overwrite it.
+    return F.silu(y, inplace=not y.requires_grad).to(x.dtype) if silu else y.to(x.dtype)
+
+
+def scaled_sum(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """scale * (a + b) for two [N, C, H, W] of one shape and dtype."""
+    if uses_triton(a) and a.dtype == b.dtype and a.dim() == 4:
+        return _ScaledSum.apply(a, b, scale)
+    return (a + b).mul_(scale)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+class _GroupNormSiLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias, groups, eps, silu):
+        from .norm_kernels import normalize
+
+        x = channels_last(x)
+        with torch.cuda.device_of(x):
+            y, mean, rstd = normalize(x, weight, bias, groups, eps, silu)
+        ctx.save_for_backward(
+            x, weight, bias, mean, rstd
+        )  # y is cheaper to compute again than to keep
+        ctx.silu = silu
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        from .norm_kernels import normalize_backward
+
+        x, *affine_and_moments = ctx.saved_tensors
+        grads = normalize_backward(channels_last(grad), x, *affine_and_moments, ctx.silu)
+        return *grads, None, None, None
+
+
+class _ScaledSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, a, b, scale):
+        from .norm_kernels import scaled_sum as kernel
+
+        ctx.scale = scale
+        with torch.cuda.device_of(a):
+            return kernel(channels_last(a), channels_last(b), scale)
+
+    @staticmethod
+    def backward(ctx, grad):
+        grad = grad * ctx.scale
+        return grad, grad, None

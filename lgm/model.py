@@ -1,0 +1,190 @@
+"""LGM: four posed views to 3D Gaussians (Tang et al. 2024)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .cameras import FOVY, input_poses, plucker_rays
+from .fused_norm import uses_triton
+from .gaussians import Gaussians, decode
+from .hull import Guide, cameras_from_rays, decode_hull, guide_inputs, key_white, visual_hull
+from .presets import OUTPUT_CHANNELS, VIEW_COUNT, Preset
+from .unet import Conv2d, UNet
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class LGM(nn.Module):
+    """The network. Its state dict has exactly the keys and shapes of the released files."""
+
+    def __init__(self, preset: Preset):
+        super().__init__()
+        self.preset = preset
+        self.unet = UNet(preset)
+        self.conv = Conv2d(OUTPUT_CHANNELS, OUTPUT_CHANNELS, kernel_size=1)
+        self.identity_rotations = False
+        """The legacy weights learned quaternions of almost no length, drawn as no rotation at all.
+        """
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """What the layers calculate in. Half precision has no fast kernels on the CPU: weights stay
+        small, math is fp32.
+        """
+        weight = self.conv.weight
+        return (
+            torch.float32
+            if weight.device.type == "cpu" and weight.dtype == torch.float16
+            else weight.dtype
+        )
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """Raw channels before activation, float32 [B, 4, 14, h, w], from [B, 4, C, S, S]."""
+        x = inputs.flatten(0, 1)
+        if x.is_cuda and uses_triton(self.conv.weight):
+            from . import fast_unet  # imports Triton
+
+            if fast_unet.can_run(self, x):
+                return fast_unet.features(self, x).unflatten(0, inputs.shape[:2])
+        x = x.to(self.compute_dtype, memory_format=torch.channels_last)
+        return self.conv(self.unet(x)).float().unflatten(0, inputs.shape[:2])
+
+    def forward(self, inputs: Tensor, alphas: Tensor | None = None) -> Gaussians:
+        """Gaussians of B objects.
+
+        Args:
+            inputs: [B, 4, 9, S, S] float32: normalized RGB on white, ray moment, ray direction
+                (`prepare`).
+            alphas: [B, 4, 1, S, S], silhouettes. Only hull decoding looks at them; without them,
+                what isn't white is object.
+
+        Returns:
+            B x (4 * h * w) Gaussians, index n = view * h * w + row * w + column.
+        """
+        if self.preset.decoding == "hull":
+            guide, extra = self.guide(inputs, alphas)
+            return decode_hull(self.features(torch.cat([inputs, extra], dim=2)), guide)
+        features = self.features(inputs)
+        gaussians = decode(
+            features.permute(0, 1, 3, 4, 2).reshape(len(inputs), -1, OUTPUT_CHANNELS)
+        )
+        if self.identity_rotations:
+            gaussians.rotations.copy_(gaussians.rotations.new_tensor([1, 0, 0, 0]))
+        return gaussians
+
+    def guide(self, inputs: Tensor, alphas: Tensor | None = None) -> tuple[Guide, Tensor]:
+        """The visual hull these inputs imply, and its channels [B, 4, HULL_CHANNELS, S, S] for the
+        network.
+        """
+        with torch.autocast(inputs.device.type, enabled=False):
+            colors = inputs[:, :, :3] * _channel(IMAGENET_STD, inputs) + _channel(
+                IMAGENET_MEAN, inputs
+            )
+            alphas = key_white(colors) if alphas is None else alphas
+            levels = len(self.preset.down_channels) - len(self.preset.up_channels)
+            pool = (1, 2**levels, 2**levels)
+            c2w, tan_half = cameras_from_rays(inputs[:, :, 3:])
+            guide = visual_hull(
+                F.avg_pool3d(colors, pool), F.avg_pool3d(alphas, pool), c2w, tan_half
+            )
+            return guide, guide_inputs(guide, alphas)
+
+    @torch.inference_mode()
+    def reconstruct(
+        self, views: Tensor, c2w: Tensor | None = None, size: int | None = None
+    ) -> Gaussians:
+        """Gaussians of one or more objects from pictures of any size.
+
+        Args:
+            views: [4, 3, H, W] or [B, 4, 3, H, W], 0..1, on white, at azimuth 0, 90, 180, 270; or
+                with a fourth channel, straight color plus alpha, which is composited on white here.
+            c2w: [4, 4, 4] or [B, 4, 4, 4] cameras of the views; default: elevation 0.
+            size: side the views are resized to; default the preset's input size. `demo` also works
+                at 128.
+
+        Raises:
+            ValueError: views or cameras of another shape, or not finite.
+        """
+        weight = self.conv.weight
+        inputs, alphas = self.prepare(views.to(weight.device), c2w, size)
+        return self(inputs, alphas)
+
+    def prepare(
+        self, views: Tensor, c2w: Tensor | None = None, size: int | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Network inputs [B, 4, 9, size, size] and alphas (None without a fourth channel); see
+        `reconstruct`.
+        """
+        views = _batched_views(views)
+        size = size or self.preset.input_size
+        step = 2 ** (len(self.preset.down_channels) - 1)
+        if size % step or size < 2 * step:
+            raise ValueError(
+                f"The network's input side must be a multiple of {step}, at least {2 * step}; "
+                f"got {size}."
+            )
+        alphas = None
+        if views.shape[2] == 4:
+            colors, alphas = views.split((3, 1), dim=2)
+            views = torch.cat([colors * alphas + (1 - alphas), alphas], dim=2)
+        views = _resize(views, size)
+        if alphas is not None:
+            views, alphas = views.split((3, 1), dim=2)
+        return network_inputs(views, _batched_poses(c2w, views)), alphas
+
+
+def network_inputs(images: Tensor, c2w: Tensor, fovy: float = FOVY) -> Tensor:
+    """[B, 4, 9, S, S] from pictures on white [B, 4, 3, S, S] and their cameras [B, 4, 4, 4]."""
+    normalized = (images - _channel(IMAGENET_MEAN, images)) / _channel(IMAGENET_STD, images)
+    return torch.cat([normalized, plucker_rays(c2w, images.shape[-1], fovy)], dim=2)
+
+
+def _channel(values: tuple[float, ...], like: Tensor) -> Tensor:
+    return like.new_tensor(values)[:, None, None]
+
+
+def _resize(views: Tensor, size: int) -> Tensor:
+    """Bilinear, as the original; smaller copies of larger pictures are antialiased, which it never
+    had to do.
+    """
+    if views.shape[-2:] == (size, size):
+        return views
+    shrink = max(views.shape[-2:]) > size
+    resized = F.interpolate(
+        views.flatten(0, 1),
+        size=(size, size),
+        mode="bilinear",
+        align_corners=False,
+        antialias=shrink,
+    )
+    return resized.unflatten(0, views.shape[:2]).clamp(0, 1)
+
+
+def _batched_views(views: Tensor) -> Tensor:
+    views = views[None] if views.dim() == 4 else views
+    if views.dim() != 5 or views.shape[1] != VIEW_COUNT or views.shape[2] not in (3, 4):
+        raise ValueError(
+            "LGM needs 4 views as [4, 3, H, W] or [B, 4, 3, H, W] (or 4 channels with alpha), "
+            f"got {list(views.shape)}."
+        )
+    if not views.isfinite().all():
+        raise ValueError("The views hold NaN or infinite values: check the step that made them.")
+    return views.float()
+
+
+def _batched_poses(c2w: Tensor | None, views: Tensor) -> Tensor:
+    c2w = input_poses() if c2w is None else c2w
+    c2w = (c2w[None] if c2w.dim() == 3 else c2w).to(views.device, torch.float32)
+    if c2w.shape[1:] != (VIEW_COUNT, 4, 4) or c2w.shape[0] not in (1, len(views)):
+        raise ValueError(
+            f"LGM needs cameras c2w of shape [4, 4, 4] or [{len(views)}, 4, 4, 4], "
+            f"got {list(c2w.shape)}."
+        )
+    if not c2w.isfinite().all():
+        raise ValueError(
+            "The cameras hold NaN or infinite values: give rigid camera-to-world matrices."
+        )
+    return c2w.expand(len(views), -1, -1, -1)

@@ -1,0 +1,157 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from lgm import LGM, PRESETS, Preset, cameras
+from lgm.hull import cameras_from_rays, guide_inputs, visual_hull
+from lgm.model import network_inputs
+
+DATA = Path(__file__).parent / "data"
+FIELDS = ("positions", "opacities", "scales", "rotations", "colors")
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    with safe_open(DATA / "lgm_mini.safetensors", "pt") as file:
+        tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
+        config = json.loads(file.metadata()["meta"])["config"]
+    preset = Preset(**{k: tuple(v) if isinstance(v, list) else v for k, v in config.items()})
+    model = LGM(preset)
+    model.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("weights.")})
+    return model.eval(), tensors
+
+
+@pytest.fixture(scope="module")
+def demo():
+    torch.manual_seed(0)
+    model = LGM(PRESETS["demo"]).eval()
+    torch.nn.init.normal_(model.conv.weight, std=0.1)
+    return model
+
+
+def test_activated_outputs_equal_the_original(recorded):
+    model, tensors = recorded
+    with torch.no_grad():
+        gaussians = model(tensors["inputs"])
+    for name in FIELDS:
+        tolerance = 2e-5 if name == "scales" else 1e-4
+        torch.testing.assert_close(getattr(gaussians, name), tensors[name], atol=tolerance, rtol=0)
+
+
+def test_raw_map_equals_the_original(recorded):
+    model, tensors = recorded
+    with torch.no_grad():
+        raw = model.features(tensors["inputs"]).flatten(0, 1)
+    torch.testing.assert_close(raw, tensors["raw"], atol=1e-4, rtol=0)
+
+
+def test_half_precision_storage_calculates_in_fp32_on_the_cpu(recorded):
+    model, tensors = recorded
+    half = LGM(model.preset)
+    half.load_state_dict(model.state_dict())
+    half.half()  # the recorded weights are exact in fp16
+    with torch.no_grad():
+        gaussians = half(tensors["inputs"])
+    torch.testing.assert_close(gaussians.positions, tensors["positions"], atol=1e-4, rtol=0)
+
+
+def test_batch_items_do_not_mix(recorded):
+    model, tensors = recorded
+    with torch.no_grad():
+        both, second = model(tensors["inputs"]), model(tensors["inputs"][1:])
+    torch.testing.assert_close(both.positions[1:], second.positions, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["big", "small", "tiny"])
+def test_state_dict_is_the_released_layout(name):
+    layout = json.loads((DATA / "lgm_keys.json").read_text())[name]
+    with torch.device("meta"):
+        model = LGM(PRESETS[name])
+    assert {k: list(v.shape) for k, v in model.state_dict().items()} == layout
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 200, 300), (2, 4, 3, 64, 64), (4, 4, 256, 256)])
+def test_reconstruct_takes_any_size_and_batch(demo, shape):
+    gaussians = demo.reconstruct(torch.rand(shape), size=64)
+    assert gaussians.positions.shape == (shape[0] if len(shape) == 5 else 1, 4 * 32 * 32, 3)
+
+
+def test_white_background_and_alpha_say_the_same(demo):
+    generator = torch.Generator().manual_seed(3)
+    color = torch.rand(4, 3, 64, 64, generator=generator) * 0.8
+    alpha = torch.zeros(4, 1, 64, 64)
+    alpha[:, :, 16:48, 20:44] = 1
+    white = color * alpha + (1 - alpha)
+    from_white = demo.reconstruct(white, size=64)
+    from_alpha = demo.reconstruct(torch.cat([color, alpha], 1), size=64)
+    torch.testing.assert_close(from_white.positions, from_alpha.positions, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 64, 64), (5, 3, 64, 64), (4, 2, 64, 64), (3, 64, 64)])
+def test_wrong_number_of_views_is_refused(demo, shape):
+    with pytest.raises(ValueError, match="needs 4 views"):
+        demo.reconstruct(torch.rand(shape))
+
+
+def test_not_a_number_is_refused(demo):
+    views = torch.rand(4, 3, 64, 64)
+    views[2, 1, 5, 5] = float("nan")
+    with pytest.raises(ValueError, match="NaN"):
+        demo.reconstruct(views)
+    with pytest.raises(ValueError, match="cameras"):
+        demo.reconstruct(torch.rand(4, 3, 64, 64), torch.full((4, 4, 4), float("inf")))
+
+
+def test_cameras_survive_the_ray_channels():
+    c2w = cameras.orbit_poses([0, 40, 120, 300], elevation=[10, -20, 30, 80], radius=1.7)
+    recovered, tangent = cameras_from_rays(cameras.plucker_rays(c2w, 64, fovy=60.0))
+    torch.testing.assert_close(recovered, c2w, atol=2e-6, rtol=0)
+    torch.testing.assert_close(tangent, torch.full((4,), 3**-0.5), atol=1e-6, rtol=0)
+
+
+def sphere_views(radius, size):
+    c2w = cameras.input_poses()[None]
+    origins, directions = cameras.camera_rays(c2w, size)
+    along = (origins * directions).sum(-1)
+    alphas = (along**2 > (origins**2).sum(-1) - radius**2).float()[:, :, None]
+    return alphas, c2w
+
+
+def test_hull_contains_a_sphere_and_touches_it_at_the_silhouette():
+    radius, size = 0.4, 64
+    alphas, c2w = sphere_views(radius, size)
+    inputs = network_inputs((1 - alphas).expand(-1, -1, 3, -1, -1), c2w)
+    poses, tangent = cameras_from_rays(inputs[:, :, 3:])
+    guide = visual_hull((1 - alphas).expand(-1, -1, 3, -1, -1), alphas, poses, tangent)
+    center = size // 2
+    entry = guide.near[0, :, 0, center, center]
+    # Nearest point of the sphere is at 1.5 - 0.4; four level views leave a slightly larger body.
+    assert (entry < 1.5 - radius + 0.01).all() and (entry > 1.5 - radius * 1.45).all()
+    assert (guide.far >= guide.near).all()
+    assert ((guide.valid > 0) <= (alphas > 0)).all()
+    torch.testing.assert_close(guide.valid.mean(), alphas.mean(), atol=0.02, rtol=0)
+    assert guide_inputs(guide, alphas).shape[2] == PRESETS["demo"].in_channels - 9
+
+
+def test_untrained_hull_decoding_reproduces_the_silhouettes():
+    """All-zero features must already draw the object where its silhouettes are."""
+    from lgm.hull import decode_hull
+    from lgm.render import render
+
+    alphas, c2w = sphere_views(0.4, 128)
+    colors = 1 - 0.7 * alphas.expand(-1, -1, 3, -1, -1)
+    half = (1, 2, 2)  # the splat grid is half the picture's side
+    coarse = [torch.nn.functional.avg_pool3d(x, half) for x in (colors, alphas)]
+    poses, tangent = cameras_from_rays(cameras.plucker_rays(c2w, 128))
+    guide = visual_hull(*coarse, poses, tangent)
+    output = render(decode_hull(torch.zeros(1, 4, 14, 64, 64), guide), c2w, 128)
+    drawn, wide = (
+        output.alphas > 0.5,
+        torch.nn.functional.max_pool3d(alphas, (1, 9, 9), 1, (0, 4, 4)),
+    )
+    assert (drawn & (alphas > 0.5)).sum() > 0.99 * alphas.sum()  # nothing of the object is lost
+    assert not (drawn & (wide < 0.5)).any()  # and its outline is at most four pixels too wide
+    assert (output.images - colors).abs().mean() < 0.03
