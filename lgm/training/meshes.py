@@ -111,7 +111,7 @@ class MeshPack:
                 "build it with `lgm dataset`."
             )
         layout = json.loads(metadata["arrays"])
-        arrays = {name: _unsqueeze(stored[name], *layout[name]) for name in layout}
+        arrays = {name: unsqueeze(stored[name], *layout[name]) for name in layout}
         triangle_starts, material_starts, vertex_starts, atlas_starts = (
             np.concatenate([[0], np.cumsum(arrays[f"{name}_counts"].astype(np.int64))])
             for name in ("triangle", "material", "vertex", "jpeg")
@@ -184,10 +184,10 @@ class MeshPack:
         colors, textures = self.colors[rows].numpy().copy(), self.textures[rows].numpy().copy()
         plain = textures < 0
 
-        recolored = (rng.random(len(indices)) < 0.5)[owner] & (rng.random(len(rows)) < 0.7) & plain
+        recolored = (rng.random(len(indices)) < 0.6)[owner] & (rng.random(len(rows)) < 0.7) & plain
         colors[recolored] = _random_colors(rng, len(rows))[recolored]
         # Another surface: some of the materials of some objects get any picture of the atlas.
-        swapped = (rng.random(len(indices)) < 0.2)[owner] & (rng.random(len(rows)) < 0.6)
+        swapped = (rng.random(len(indices)) < 0.3)[owner] & (rng.random(len(rows)) < 0.6)
         if len(self.atlas):
             textures[swapped] = rng.integers(len(self.atlas), size=len(rows))[swapped]
             colors[swapped] = rng.uniform(0.85, 1.0, (len(rows), 1))[swapped]
@@ -318,7 +318,7 @@ def save_pack(path: str | Path, meshes: list[Mesh], entries: list[dict]) -> None
     arrays = {name: np.concatenate(parts) for name, parts in columns.items()}
     arrays |= {f"{name}_counts": np.array(values, np.int32) for name, values in counts.items()}
     arrays["jpeg_counts"] = np.array([len(jpeg) for jpeg in jpegs], np.int32)
-    tensors = {name: torch.from_numpy(_squeeze(array)) for name, array in arrays.items()}
+    tensors = {name: torch.from_numpy(squeeze(array)) for name, array in arrays.items()}
     tensors["jpegs"] = torch.from_numpy(np.frombuffer(b"".join(jpegs), np.uint8).copy())
     metadata = {
         "format": FORMAT,
@@ -336,7 +336,7 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[s
         raise RuntimeError(f"Can't write {path} ({error}): is the disk full?") from error
 
 
-def _squeeze(array: np.ndarray) -> np.ndarray:
+def squeeze(array: np.ndarray) -> np.ndarray:
     """Bytes compressed plane by plane: first all low bytes, then all high ones, column after
     column."""
     planes = np.ascontiguousarray(array.reshape(len(array), math.prod(array.shape[1:])).T)
@@ -344,7 +344,7 @@ def _squeeze(array: np.ndarray) -> np.ndarray:
     return np.frombuffer(lzma.compress(raw.tobytes(), preset=6), np.uint8).copy()
 
 
-def _unsqueeze(data: np.ndarray, dtype: str, shape: list[int]) -> np.ndarray:
+def unsqueeze(data: np.ndarray, dtype: str, shape: list[int]) -> np.ndarray:
     item = np.dtype(dtype).itemsize
     raw = np.frombuffer(lzma.decompress(data.tobytes()), np.uint8).reshape(item, -1).T
     planes = np.ascontiguousarray(raw).view(dtype).reshape(math.prod(shape[1:]), shape[0])

@@ -1,0 +1,306 @@
+"""How good is a model on objects it never saw: a table per tier, beside baselines that need no
+learning.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors import safe_open
+from torch import Tensor
+from tqdm import tqdm
+
+from ..cameras import FOVY, plucker_rays, world_to_camera
+from ..gaussians import Gaussians
+from ..hull import cameras_from_rays, depth_rays, visual_hull
+from ..model import LGM
+from ..presets import VIEW_COUNT
+from ..render import render
+from ..weights import load_model
+from .evaluation_set import read_depths, read_pictures
+from .losses import psnr, ssim
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """K objects in 4 input and 8 novel views each; made by `lgm dataset`, or read from the
+    repository's small one.
+    """
+
+    images: Tensor  # uint8 [K, V, 4, S, S], straight color and alpha; the first four are the inputs
+    c2w: Tensor  # [V, 4, 4]
+    depths: Tensor | None  # [K, 4, S, S] camera z of the inputs, 0 where nothing is
+    names: list[str]
+    tiers: list[str]
+
+    @classmethod
+    def load(cls, path: Path) -> EvaluationSet:
+        with safe_open(path, "pt") as file:
+            meta = {key: json.loads(value) for key, value in file.metadata().items()}
+            return cls(
+                read_pictures(file),
+                file.get_tensor("c2w"),
+                read_depths(file),
+                meta["names"],
+                meta["tiers"],
+            )
+
+    def views(self, index: int) -> Tensor:
+        """[V, 4, S, S], 0..1, color on white plus alpha."""
+        rgba = self.images[index].float() / 255
+        color, alpha = rgba.split((3, 1), dim=1)
+        return torch.cat([color * alpha + (1 - alpha), alpha], dim=1)
+
+
+def measure(images: Tensor, alphas: Tensor, truth: Tensor) -> dict[str, float]:
+    """Means over novel views of pictures [V, 3, S, S] and coverage [V, 1, S, S] against truth [V,
+    4, S, S].
+    """
+    color, mask = truth.split((3, 1), dim=1)
+    images = images.clamp(0, 1)
+    drawn, solid = alphas > 0.5, mask > 0.5
+    union = (drawn | solid).sum((1, 2, 3)).clamp(min=1)
+    error = ((images - color) ** 2 * solid).sum((1, 2, 3)) / (3 * solid.sum((1, 2, 3))).clamp(min=1)
+    return {
+        "psnr": float(psnr(images, color).mean()),
+        "ssim": float(ssim(images, color).mean()),
+        "iou": float(((drawn & solid).sum((1, 2, 3)) / union).mean()),
+        "object psnr": float((-10 * torch.log10(error.clamp(min=1e-10))).mean()),
+    }
+
+
+def predict(model: LGM, size: int | None) -> Callable:
+    """The method under test: reconstruct from the inputs, render the novel views."""
+
+    def method(views: Tensor, c2w: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor]:
+        color, alpha = views[:VIEW_COUNT].split((3, 1), dim=1)
+        straight = (color - 1 + alpha) / alpha.clamp(
+            min=1e-3
+        )  # undo the white, which `reconstruct` puts there
+        gaussians = model.reconstruct(
+            torch.cat([straight.clamp(0, 1), alpha], dim=1), c2w[:VIEW_COUNT], size
+        )
+        return draw(gaussians, c2w[VIEW_COUNT:], views.shape[-1])
+
+    return method
+
+
+def draw(gaussians: Gaussians, c2w: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    output = render(gaussians, c2w.to(gaussians.device), size)
+    return output.images[0].cpu(), output.alphas[0].cpu()
+
+
+def white(views: Tensor, c2w: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor]:
+    novel = views[VIEW_COUNT:]
+    return torch.ones_like(novel[:, :3]), torch.zeros_like(novel[:, 3:])
+
+
+def nearest_input(views: Tensor, c2w: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The input picture whose camera stands nearest, unchanged."""
+    distance = torch.cdist(c2w[VIEW_COUNT:, :3, 3], c2w[:VIEW_COUNT, :3, 3])
+    chosen = views[:VIEW_COUNT][distance.argmin(1)]
+    return chosen[:, :3], chosen[:, 3:]
+
+
+def hull_splats(views: Tensor, c2w: Tensor, resolution: int = 128) -> Gaussians:
+    """The colored visual hull of the four silhouettes, carved from voxels: each takes the color of
+    the views that see it, the better they face it the more."""
+    colors, alphas = views[:VIEW_COUNT].split((3, 1), dim=1)
+    poses = c2w[:VIEW_COUNT]
+    axis = (torch.arange(resolution) + 0.5) / resolution * 2 - 1
+    points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).reshape(-1, 3)
+    size = views.shape[-1]
+    tangent = cameras_from_rays(plucker_rays(poses, size, FOVY))[1]
+    local = (points @ world_to_camera(poses)[:, :3, :3].mT) + world_to_camera(poses)[:, None, :3, 3]
+    pixels = local[..., :2] / (
+        local[..., 2:] * tangent[:, None, None]
+    )  # OpenCV axes: y down, as rows
+
+    def sample(maps: Tensor, index: Tensor | slice = slice(None)) -> Tensor:  # [V, C, points]
+        return F.grid_sample(maps, pixels[:, None, index], align_corners=False)[:, :, 0]
+
+    inside = (sample(alphas)[:, 0] > 0.5).all(0).view(1, 1, *[resolution] * 3).float()
+    if not inside.any():
+        inside[..., resolution // 2, resolution // 2, resolution // 2] = 1
+    eroded = -F.max_pool3d(-inside, 3, 1, 1)
+    shell = ((inside > 0) & (eroded == 0)).flatten().nonzero()[:, 0]
+    blurred = F.avg_pool3d(inside, 5, 1, 2, count_include_pad=True)[0, 0]
+    normals = F.normalize(-torch.stack(torch.gradient(blurred), dim=-1).view(-1, 3)[shell], dim=-1)
+    halves = [F.avg_pool2d(x, 2)[None] for x in (colors, alphas)]  # enough to tell near from far
+    near = visual_hull(*halves, poses[None], tangent[None]).near[0]
+    seen = (local[:, shell, 2] < sample(near, shell)[:, 0] + 2.5 * 2 / resolution).float()
+    facing = (normals @ poses[:, :3, 2].T).T.clamp(min=0)  # [V, points]
+    weights = seen * facing + 1e-3 * facing + 1e-6
+    mixed = torch.einsum("vcp,vp->pc", sample(colors, shell), weights / weights.sum(0))
+    count = len(shell)
+    return Gaussians(
+        positions=points[shell][None],
+        opacities=torch.full((1, count, 1), 0.95),
+        scales=torch.full((1, count, 3), 0.6 * 2 / resolution),
+        rotations=torch.tensor([1.0, 0, 0, 0]).expand(1, count, 4),
+        colors=mixed[None],
+    )
+
+
+def hull(views: Tensor, c2w: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor]:
+    return draw(hull_splats(views, c2w), c2w[VIEW_COUNT:], views.shape[-1])
+
+
+def true_depth(views: Tensor, c2w: Tensor, depths: Tensor | None) -> tuple[Tensor, Tensor]:
+    """A ceiling: the inputs' pixels as Gaussians at their true depth. What no input saw stays
+    empty.
+    """
+    colors, alphas = views[:VIEW_COUNT].split((3, 1), dim=1)
+    size = views.shape[-1]
+    tangent = cameras_from_rays(plucker_rays(c2w[:VIEW_COUNT], size, FOVY))[1]
+    rays = depth_rays(c2w[None, :VIEW_COUNT], tangent[None], size)[0]
+    points = c2w[:VIEW_COUNT, None, None, :3, 3] + depths[..., None] * rays
+    kept = (alphas[:, 0] > 0.99) & (depths > 0)
+    count = int(kept.sum())
+    scales = (1.2 * depths * tangent[:, None, None] / size)[kept][None, :, None].expand(-1, -1, 3)
+    gaussians = Gaussians(
+        positions=points[kept][None],
+        opacities=torch.full((1, count, 1), 0.95),
+        scales=scales.contiguous(),
+        rotations=torch.tensor([1.0, 0, 0, 0]).expand(1, count, 4),
+        colors=colors.permute(0, 2, 3, 1)[kept][None],
+    )
+    return draw(gaussians, c2w[VIEW_COUNT:], size)
+
+
+def evaluate(
+    data: EvaluationSet,
+    methods: dict[str, Callable],
+    pictures: dict[int, list[Tensor]] | None = None,
+) -> list[dict[str, object]]:
+    """One row per object and method."""
+    rows = []
+    for index, (name, tier) in enumerate(zip(data.names, data.tiers, strict=True)):
+        views = data.views(index)
+        depths = None if data.depths is None else data.depths[index]
+        for method, function in tqdm(methods.items(), desc=name, leave=False, disable=None):
+            images, alphas = function(views, data.c2w, depths)
+            rows.append(
+                {"name": name, "tier": tier, "method": method}
+                | measure(images, alphas, views[VIEW_COUNT:])
+            )
+            if pictures is not None:
+                pictures.setdefault(index, [_bytes(views[:, :3])]).append(_bytes(images))
+    return rows
+
+
+def _bytes(images: Tensor) -> Tensor:
+    return (images.clamp(0, 1) * 255).round().byte()
+
+
+def summarize(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+    """Mean, median and worst tenth of PSNR and the other means, per tier and method."""
+    table = []
+    for tier in sorted({row["tier"] for row in rows}):
+        for method in dict.fromkeys(row["method"] for row in rows):
+            chosen = [row for row in rows if row["tier"] == tier and row["method"] == method]
+            values = sorted(row["psnr"] for row in chosen)
+            worst = values[: max(1, len(values) // 10)]
+            table.append(
+                {
+                    "tier": tier,
+                    "objects": len(chosen),
+                    "method": method,
+                    "PSNR": np.mean(values),
+                    "median": np.median(values),
+                    "worst 10 %": np.mean(worst),
+                    "SSIM": np.mean([row["ssim"] for row in chosen]),
+                    "IoU": np.mean([row["iou"] for row in chosen]),
+                    "object PSNR": np.mean([row["object psnr"] for row in chosen]),
+                }
+            )
+    return table
+
+
+def print_table(table: list[dict[str, object]]) -> None:
+    """Markdown, so that it can stand in a README."""
+    print("| " + " | ".join(table[0]) + " |\n|" + "---|" * len(table[0]))
+    for row in table:
+        print(
+            "| "
+            + " | ".join(f"{v:.2f}" if isinstance(v, float) else str(v) for v in row.values())
+            + " |"
+        )
+
+
+def save_sheet(
+    path: Path, data: EvaluationSet, pictures: dict[int, list[Tensor]], indices: list[int]
+) -> None:
+    """Per object: the four inputs, then truth above each method's novel views."""
+    blocks = []
+    for index in indices:
+        truth, *methods = pictures[index]
+        rows = [truth[VIEW_COUNT:], *methods]
+        inputs = torch.cat(
+            [truth[:VIEW_COUNT], torch.full_like(truth[: len(truth) - 2 * VIEW_COUNT], 255)]
+        )
+        blocks.extend(torch.cat(list(row), dim=-1) for row in [inputs, *rows])
+    sheet = torch.cat(blocks, dim=-2)
+    Image.fromarray(sheet.permute(1, 2, 0).numpy()).save(path)
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        "lgm evaluate", description="PSNR, SSIM and IoU on held-out objects, per tier."
+    )
+    p.add_argument("--data", type=Path, required=True, help="evaluation set made by `lgm dataset`")
+    p.add_argument("--model", default="demo", help="name or path of the weights")
+    p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    p.add_argument(
+        "--size", type=int, nargs="*", default=None, help="input sides to test, e.g. 256 128"
+    )
+    p.add_argument("--no-baselines", action="store_true", help="only the model")
+    p.add_argument("--tiers", nargs="*", help="only these tiers")
+    p.add_argument(
+        "--worst", type=int, default=6, help="how many of the worst objects the sheet shows"
+    )
+    p.add_argument("--out", type=Path, help="folder for rows.json, worst.png and sheet.png")
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    data = EvaluationSet.load(arguments.data)
+    if arguments.tiers:
+        keep = [i for i, tier in enumerate(data.tiers) if tier in arguments.tiers]
+        depths = None if data.depths is None else data.depths[keep]
+        names, tiers = [data.names[i] for i in keep], [data.tiers[i] for i in keep]
+        data = EvaluationSet(data.images[keep], data.c2w, depths, names, tiers)
+    model = load_model(arguments.model, arguments.device)
+    sizes = arguments.size or [model.preset.input_size]
+    methods = {f"{Path(arguments.model).stem} {size} px": predict(model, size) for size in sizes}
+    if not arguments.no_baselines:
+        methods |= {"white": white, "nearest input": nearest_input, "visual hull": hull}
+        if data.depths is not None:
+            methods["true depth"] = true_depth
+    pictures: dict[int, list[Tensor]] = {}
+    rows = evaluate(data, methods, pictures)
+    print_table(summarize(rows))
+    if arguments.out:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        (arguments.out / "rows.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+        first = next(iter(methods))
+        scores = [row["psnr"] for row in rows if row["method"] == first]
+        order = [int(i) for i in np.argsort(scores)]
+        save_sheet(arguments.out / "worst.png", data, pictures, order[: arguments.worst])
+        save_sheet(
+            arguments.out / "sheet.png", data, pictures, order[:: max(1, len(order) // 8)][:8]
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
