@@ -1,4 +1,6 @@
-"""LGM, Large Multi-View Gaussian Model (Tang et al. 2024): pictures to 3D Gaussians in plain PyTorch."""
+"""LGM, Large Multi-View Gaussian Model (Tang et al. 2024): pictures to 3D Gaussians in plain
+PyTorch.
+"""
 
 from . import cameras, io, render
 from .gaussians import Gaussians

@@ -53,12 +53,16 @@ def orbit_poses(
 
 
 def input_poses(elevation: float = 0.0) -> Tensor:
-    """The model's four input cameras [4, 4, 4]. Training saw elevation 0 only: other values are at one's own risk."""
+    """The model's four input cameras [4, 4, 4]. Training saw elevation 0 only: other values are at
+    one's own risk.
+    """
     return orbit_poses(INPUT_AZIMUTHS, elevation)
 
 
 def canonicalize(c2w: Tensor, radius: float = RADIUS) -> Tensor:
-    """Poses [..., V, 4, 4] in the world where view 0 is the identity rotation at (0, 0, radius), as in training."""
+    """Poses [..., V, 4, 4] in the world where view 0 is the identity rotation at (0, 0, radius), as
+    in training.
+    """
     canonical = torch.eye(4, dtype=c2w.dtype, device=c2w.device)
     canonical[2, 3] = radius
     return canonical @ torch.linalg.inv(c2w[..., :1, :, :]) @ c2w
@@ -70,7 +74,9 @@ def focal_length(size: int, fovy: float = FOVY) -> float:
 
 
 def world_to_camera(c2w: Tensor) -> Tensor:
-    """World-to-camera matrices [..., 4, 4] in OpenCV axes (+x right, +y down, +z forward), from OpenGL poses."""
+    """World-to-camera matrices [..., 4, 4] in OpenCV axes (+x right, +y down, +z forward), from
+    OpenGL poses.
+    """
     return torch.linalg.inv(c2w * c2w.new_tensor([1, -1, -1, 1]))
 
 
@@ -92,7 +98,9 @@ def camera_rays(c2w: Tensor, size: int, fovy: float = FOVY) -> tuple[Tensor, Ten
 
 
 def plucker_rays(c2w: Tensor, size: int, fovy: float = FOVY) -> Tensor:
-    """Plücker coordinates of every pixel's ray, [..., 6, size, size]: moment o x d, then unit direction d."""
+    """Plücker coordinates of every pixel's ray, [..., 6, size, size]: moment o x d, then unit
+    direction d.
+    """
     origins, directions = camera_rays(c2w, size, fovy)
     rays = torch.cat([torch.linalg.cross(origins, directions), directions], dim=-1)
     return rays.movedim(-1, -3)

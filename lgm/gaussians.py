@@ -11,7 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHANNELS = (3, 1, 3, 4, 3)  # position, opacity, scale, rotation, color: order of the U-Net's 14 channels
+CHANNELS = (
+    3,
+    1,
+    3,
+    4,
+    3,
+)  # position, opacity, scale, rotation, color: order of the U-Net's 14 channels
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,8 @@ class Gaussians:
             shape = getattr(self, field.name).shape
             if len(shape) != 3 or shape != (*batch, width):
                 raise ValueError(
-                    f"Gaussians need {field.name} of shape {[*batch, width]} ([B, N, {width}]), got {list(shape)}."
+                    f"Gaussians need {field.name} of shape {[*batch, width]} ([B, N, {width}]), "
+                    f"got {list(shape)}."
                 )
 
     @property
@@ -66,26 +73,35 @@ class Gaussians:
         return self.map(lambda tensor: tensor[index : index + 1])
 
     def visible(self, min_opacity: float = 0.005) -> Gaussians:
-        """Without Gaussians fainter than `min_opacity`, the official writer's threshold; batch of one only."""
+        """Without Gaussians fainter than `min_opacity`, the official writer's threshold; batch of
+        one only.
+        """
         if self.batch_size != 1:
-            raise ValueError(f"Pruning needs one object at a time, got a batch of {self.batch_size}: use item().")
+            raise ValueError(
+                f"Pruning needs one object at a time, got a batch of {self.batch_size}: use item()."
+            )
         return self.select(self.opacities[0, :, 0] >= min_opacity)
 
 
 def decode(features: Tensor) -> Gaussians:
-    """Activate raw U-Net channels [B, N, 14] (Tang et al. 2024, section 3.3; official core/models.py)."""
+    """Activate raw U-Net channels [B, N, 14] (Tang et al. 2024, section 3.3; official
+    core/models.py).
+    """
     position, opacity, scale, rotation, color = features.split(CHANNELS, dim=-1)
     return Gaussians(
         positions=position.clamp(-1, 1),
         opacities=opacity.sigmoid(),
-        scales=0.1 * F.softplus(scale),  # at initialization a Gaussian is about 7 % of the half-extent
+        scales=0.1
+        * F.softplus(scale),  # at initialization a Gaussian is about 7 % of the half-extent
         rotations=F.normalize(rotation, dim=-1),
         colors=0.5 * torch.tanh(color) + 0.5,
     )
 
 
 def flip_y_z(gaussians: Gaussians) -> Gaussians:
-    """Half a turn about x: our y-up world <-> 3DGS files and ComfyUI's SPLAT (y down). Its own inverse up to q = -q."""
+    """Half a turn about x: our y-up world <-> 3DGS files and ComfyUI's SPLAT (y down). Its own
+    inverse up to q = -q.
+    """
     w, x, y, z = gaussians.rotations.unbind(-1)
     return replace(
         gaussians,

@@ -1,0 +1,317 @@
+"""The `lgm` command: parses, checks what it can before any work, calls the library, reports.
+
+Exit status 0 is success, 2 a command that makes no sense, 1 anything that went wrong; then one line
+on stderr says what was needed, what was found and what to do. `--debug` shows the traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+SPLAT_SUFFIXES = (".ply", ".splat", ".spz", ".glb")
+VIDEO_SUFFIXES = (".mp4", ".gif")
+DELEGATED = {  # commands with an argument parser of their own
+    "train": "train a model, on one device or many",
+    "evaluate": "measure a model on held-out objects",
+    "dataset": "build the training pack",
+}
+FAILURES = (ValueError, RuntimeError, OSError, ImportError, MemoryError)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    logging.basicConfig(level=logging.INFO if debug else logging.WARNING, format="lgm: %(message)s")
+    try:
+        if arguments and arguments[0] in DELEGATED:
+            module = importlib.import_module(f".training.{arguments[0]}", __package__)
+            return module.main(arguments[1:]) or 0
+        options = build_parser().parse_args(arguments)
+        return options.run(options) or 0
+    except KeyboardInterrupt:
+        print("lgm: stopped.", file=sys.stderr)
+        return 130
+    except FAILURES as error:
+        if debug:
+            raise
+        report(error)
+        return 1
+
+
+def report(error: BaseException) -> None:
+    message = " ".join(str(error).split()) or type(error).__name__
+    print(f"lgm: {message}", file=sys.stderr)
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports bad usage in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help.\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="lgm", description="Pictures of an object to 3D Gaussians.")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks and more messages")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    command = commands.add_parser("demo", help="reconstruct a bundled object and show the result")
+    command.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR")
+    command.add_argument("--object", metavar="NAME", help="which of the bundled objects")
+    _add_model_options(command)
+    command.set_defaults(run=run_demo)
+
+    command = commands.add_parser("reconstruct", help="four views to a splat")
+    command.add_argument(
+        "views",
+        nargs="*",
+        type=Path,
+        metavar="VIEW",
+        help="four pictures, taken at azimuth 0, 90, 180 and 270: front, left, back, right",
+    )
+    command.add_argument(
+        "--folder",
+        type=Path,
+        metavar="DIR",
+        help="do every subfolder with 0.png 90.png 180.png 270.png",
+    )
+    command.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help=f"{' '.join(SPLAT_SUFFIXES)}, or a folder",
+    )
+    command.add_argument(
+        "--elevation",
+        type=float,
+        default=0.0,
+        metavar="DEG",
+        help="of the pictures' cameras above the horizon",
+    )
+    command.add_argument(
+        "--matte",
+        choices=("auto", "none", "rembg"),
+        default="auto",
+        help="background removal: auto keeps alpha, else removes a flat background",
+    )
+    _add_model_options(command)
+    command.set_defaults(run=run_reconstruct, parser=command)
+
+    command = commands.add_parser("render", help="a splat to a turntable or to frames")
+    command.add_argument("splat", type=Path, metavar="SPLAT")
+    command.add_argument(
+        "--out", type=Path, required=True, help="a file .mp4 or .gif, or a folder for PNG frames"
+    )
+    command.add_argument("--size", type=_whole(8, 4096), default=512, metavar="PX")
+    command.add_argument("--frames", type=_whole(1, 3600), default=90, metavar="N")
+    command.add_argument(
+        "--elevation", type=float, default=0.0, metavar="DEG", help="above the horizon"
+    )
+    command.add_argument("--mode", choices=("color", "depth", "normal", "alpha"), default="color")
+    command.add_argument(
+        "--frame",
+        choices=("y-down", "y-up"),
+        default="y-down",
+        help="axes of the file; the original LGM wrote y-up",
+    )
+    _add_device_options(command)
+    command.set_defaults(run=run_render, parser=command)
+
+    for name, summary in DELEGATED.items():
+        commands.add_parser(name, help=summary)
+
+    command = commands.add_parser("doctor", help="what works on this machine, and why not")
+    command.add_argument("--models-dir", type=Path, metavar="DIR")
+    command.set_defaults(run=run_doctor)
+    return parser
+
+
+def _add_model_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--model", default="demo", metavar="NAME_OR_PATH", help="see lgm doctor")
+    command.add_argument(
+        "--models-dir", type=Path, metavar="DIR", help="another place to look for models"
+    )
+    _add_device_options(command)
+
+
+def _add_device_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, ...")
+    command.add_argument("--quiet", action="store_true", help="no progress bars, no tables")
+
+
+def _whole(low: int, high: int):
+    def number(text: str) -> int:
+        if not text.isdigit() or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(
+                f"needs a whole number from {low} to {high}, got {text!r}"
+            )
+        return int(text)
+
+    return number
+
+
+# Commands -------------------------------------------------------------------------------------
+
+
+def run_demo(options: argparse.Namespace) -> None:
+    from .outputs import check_writable, staged_folder
+    from .pipeline import Stages, demo, example_objects
+
+    objects = example_objects()
+    name = options.object or next(iter(objects), None)
+    if name not in objects:
+        raise ValueError(
+            f"There is no example object {name!r}: choose among {', '.join(objects) or 'none'}."
+        )
+    check_writable(options.out, folder=True)
+    device = pick_device(options.device)
+    stages = Stages()
+    with stages.stage("load the model"):
+        model = load(options, device)
+    with staged_folder(options.out) as folder:
+        demo(model, objects[name], folder, stages, lambda it: progress(it, options, "frames"))
+    if not options.quiet:
+        print(stages.table())
+        print(f"Open {options.out / 'index.html'}")
+
+
+def run_reconstruct(options: argparse.Namespace) -> int:
+    if options.folder is not None:
+        if options.views:
+            options.parser.error("give four views or --folder, not both")
+        return reconstruct_folder(options)
+    if len(options.views) != 4:
+        options.parser.error(
+            f"needs four views, at azimuth 0, 90, 180 and 270, got {len(options.views)}"
+        )
+    _require_suffix(options, SPLAT_SUFFIXES)
+    from . import io
+    from .outputs import check_writable
+    from .pipeline import reconstruct_files
+
+    check_writable(options.out)
+    model = load(options, pick_device(options.device))
+    gaussians = reconstruct_files(model, options.views, options.elevation, options.matte)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    io.write_splat_file(options.out, gaussians)
+    if not options.quiet:
+        print(f"{options.out}: {gaussians.count:,} Gaussians")
+    return 0
+
+
+def reconstruct_folder(options: argparse.Namespace) -> int:
+    """One .ply per subfolder; a bad one is reported and the others are done all the same."""
+    from . import io
+    from .outputs import check_writable
+    from .pipeline import VIEW_FILES, reconstruct_files, view_files
+
+    if not options.folder.is_dir():
+        raise ValueError(f"--folder needs a folder of folders, and {options.folder} is none.")
+    folders = sorted(
+        folder
+        for folder in options.folder.iterdir()
+        if folder.is_dir() and any((folder / name).exists() for name in VIEW_FILES)
+    )
+    if not folders:
+        raise ValueError(
+            f"{options.folder} needs subfolders with {', '.join(VIEW_FILES)}, and has none."
+        )
+    check_writable(options.out, folder=True)
+    model = load(options, pick_device(options.device))
+    options.out.mkdir(parents=True, exist_ok=True)
+    failed = 0
+    for folder in progress(folders, options, "objects"):
+        try:
+            gaussians = reconstruct_files(
+                model, view_files(folder), options.elevation, options.matte
+            )
+            io.write_splat_file(options.out / f"{folder.name}.ply", gaussians)
+        except (ValueError, RuntimeError, OSError) as error:
+            report(error)
+            failed += 1
+    if not options.quiet:
+        print(f"{options.out}: {len(folders) - failed} of {len(folders)} objects")
+    return 1 if failed else 0
+
+
+def run_render(options: argparse.Namespace) -> None:
+    if options.out.suffix:
+        _require_suffix(options, VIDEO_SUFFIXES)
+    from . import io, video
+    from .io.files import write_atomically
+    from .outputs import check_writable, staged_folder
+    from .turntable import turntable
+
+    check_writable(options.out, folder=not options.out.suffix)
+    gaussians = io.read_splat_file(options.splat, frame=options.frame).to(
+        pick_device(options.device)
+    )
+    frames = turntable(gaussians, options.frames, options.size, options.elevation, options.mode)
+    frames = progress(frames, options, "frames", options.frames)
+    if options.out.suffix:
+        encode = {".mp4": video.mp4, ".gif": video.gif}[options.out.suffix.lower()]
+        data = encode(frames)
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(options.out, data)
+        return
+    with staged_folder(options.out) as folder:
+        for index, frame in enumerate(frames):
+            (folder / f"{index:04d}.png").write_bytes(video.png(frame))
+
+
+def run_doctor(options: argparse.Namespace) -> None:
+    from .doctor import report_lines
+
+    print("\n".join(report_lines([options.models_dir] if options.models_dir else [])))
+
+
+# Shared ---------------------------------------------------------------------------------------
+
+
+def load(options: argparse.Namespace, device: str):
+    from . import load_model
+
+    folders = [options.models_dir] if options.models_dir else []
+    return load_model(options.model, device=device, folders=folders)
+
+
+def pick_device(name: str) -> str:
+    """`auto` is CUDA where it works, else the CPU.
+
+    Raises:
+        ValueError: this torch can't use that device here.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"Device {name!r} can't be used here ({reason}): choose cpu or auto."
+        ) from error
+    return name
+
+
+def progress(items, options: argparse.Namespace, unit: str, total: int | None = None):
+    from tqdm import tqdm
+
+    hidden = options.quiet or not sys.stderr.isatty()
+    return tqdm(items, total=total, unit=f" {unit}", leave=False, disable=hidden)
+
+
+def _require_suffix(options: argparse.Namespace, suffixes: Sequence[str]) -> None:
+    if options.out.suffix.lower() not in suffixes:
+        options.parser.error(
+            f"--out needs a name ending in {' '.join(suffixes)}, got {str(options.out)!r}"
+        )

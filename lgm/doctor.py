@@ -1,0 +1,69 @@
+"""What works on this machine, and why the rest doesn't."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from . import __version__, render
+from .weights import HUB_REPOSITORY, RELEASED, available_models, model_folders
+
+OPTIONAL = {  # import name -> distribution, what it is for
+    "numba": ("numba", "fast rendering on the CPU"),
+    "gsplat": ("gsplat", "fast rendering on NVIDIA GPUs"),
+    "triton": ("triton", "fused kernels on NVIDIA GPUs"),
+    "rembg": ("rembg", "background removal"),
+    "accelerate": ("accelerate", "training on several devices"),
+    "gaussforge": ("gaussforge", "more splat formats"),
+}
+
+
+def report_lines(extra_folders: Iterable[Path] = ()) -> list[str]:
+    extra_folders = list(extra_folders)
+    rows = [
+        ("lgm", __version__),
+        ("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
+        ("torch", torch.__version__),
+        ("device", _device()),
+        *_backends(),
+        *_models(extra_folders),
+        *((f"package {name}", _package(*about)) for name, about in OPTIONAL.items()),
+    ]
+    width = max(len(name) for name, _ in rows) + 2
+    return [f"{name:<{width}}{finding}" for name, finding in rows]
+
+
+def _device() -> str:
+    if torch.cuda.is_available():
+        return f"cuda: {torch.cuda.get_device_name()}"
+    reason = "torch has no CUDA in it" if torch.version.cuda is None else "no NVIDIA GPU answers"
+    mps = "; --device mps is there" if torch.backends.mps.is_available() else ""
+    return f"cpu, {torch.get_num_threads()} threads ({reason}{mps})"
+
+
+def _backends() -> list[tuple[str, str]]:
+    reasons = {name: render._why_not(name) for name in ("gsplat", "numba", "torch", "reference")}
+    return [(f"backend {name}", f"no: {why}" if why else "yes") for name, why in reasons.items()]
+
+
+def _models(extra_folders: list[Path]) -> list[tuple[str, str]]:
+    found = available_models(extra_folders)
+    rows = [(f"model {name}", str(path)) for name, path in found.items()]
+    for name, file_name in RELEASED.items():
+        if Path(file_name).stem not in found and "legacy" not in name:
+            rows.append((f"model {name}", f"no: {file_name} of {HUB_REPOSITORY} is not here"))
+    return rows + [("models are sought in", str(folder)) for folder in model_folders(extra_folders)]
+
+
+def _package(distribution: str, purpose: str) -> str:
+    if importlib.util.find_spec(distribution) is None:
+        return f"no ({purpose})"
+    try:
+        return f"{version(distribution)} ({purpose})"
+    except PackageNotFoundError:
+        return f"yes ({purpose})"

@@ -1,0 +1,79 @@
+"""Pictures of a splat from all around, as color, alpha, depth or normals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .cameras import FOVY, RADIUS, focal_length, orbit_poses
+from .gaussians import Gaussians
+from .render import render
+
+Mode = Literal["color", "depth", "normal", "alpha"]
+MODES = ("color", "depth", "normal", "alpha")
+CHUNK = 4  # views drawn in one call: enough to keep the renderer busy, little enough memory
+DEPTH_RANGE = (RADIUS - 1, RADIUS + 1)  # world units; the object's sphere seen from the orbit
+
+
+def turntable(
+    gaussians: Gaussians,
+    frames: int,
+    size: int,
+    elevation: float = 0.0,
+    mode: Mode = "color",
+    backend: str = "auto",
+) -> Iterator[Tensor]:
+    """`frames` pictures [3, size, size] on one full turn, azimuth 0 first, upwards."""
+    azimuths = torch.arange(frames) * (360 / frames)
+    yield from draw(gaussians, orbit_poses(azimuths, elevation), size, mode, backend)
+
+
+def draw(
+    gaussians: Gaussians, c2w: Tensor, size: int, mode: Mode = "color", backend: str = "auto"
+) -> Iterator[Tensor]:
+    """A displayable picture [3, size, size], 0..1, for each camera of [V, 4, 4]; batch of one."""
+    for poses in c2w.to(gaussians.device).split(CHUNK):
+        with torch.inference_mode():
+            out = render(gaussians, poses, size, backend=backend)
+            alphas, depths = out.alphas[0], out.depths[0]
+            if mode == "color":
+                pictures = out.images[0]
+            elif mode == "alpha":
+                pictures = alphas
+            elif mode == "depth":
+                near, far = DEPTH_RANGE
+                pictures = alphas * (far - depths) / (far - near)  # near is bright, nothing black
+            else:
+                normals = normals_from_depth(depths, poses)
+                pictures = 0.5 + 0.5 * normals * (alphas > 0.5)
+        yield from pictures.clamp(0, 1).expand(-1, 3, -1, -1).float().cpu()
+
+
+def normals_from_depth(depths: Tensor, c2w: Tensor, fovy: float = FOVY) -> Tensor:
+    """Unit world normals [V, 3, S, S] of the surface that depths [V, 1, S, S] (camera z) describe.
+
+    Where the depth jumps, the side with the smaller step is taken: else every outline would get a
+    rim of slanted normals.
+    """
+    size = depths.shape[-1]
+    pixels = torch.arange(size, device=depths.device, dtype=depths.dtype) + 0.5 - size / 2
+    y, x = torch.meshgrid(-pixels, pixels, indexing="ij")
+    rays = torch.stack([x, y, torch.full_like(x, -focal_length(size, fovy))])
+    points = rays / focal_length(size, fovy) * depths  # [V, 3, S, S] in camera axes, y up
+    across = _smaller_step(points, dim=3)
+    down = _smaller_step(points, dim=2)
+    normals = F.normalize(torch.linalg.cross(down, across, dim=1), dim=1)
+    return torch.einsum("vij,vjhw->vihw", c2w[:, :3, :3], normals)
+
+
+def _smaller_step(points: Tensor, dim: int) -> Tensor:
+    """Change of position to the next or from the previous pixel, whichever is shorter."""
+    step = points.diff(dim=dim)
+    edge = torch.full_like(points.narrow(dim, 0, 1), torch.inf)
+    forward, backward = torch.cat([step, edge], dim), torch.cat([edge, step], dim)
+    shorter = forward.abs().amax(1, keepdim=True) < backward.abs().amax(1, keepdim=True)
+    return torch.where(shorter, forward, backward)

@@ -1,0 +1,297 @@
+import errno
+import io
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import av
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+import lgm
+from lgm import cli, pipeline, video
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    tomllib = None
+
+ROOT = Path(lgm.__file__).parent.parent
+
+
+def shell(count=300, seed=0) -> lgm.Gaussians:
+    """A small colored sphere."""
+    generator = torch.Generator().manual_seed(seed)
+    normals = F.normalize(torch.randn(1, count, 3, generator=generator), dim=-1)
+    return lgm.Gaussians(
+        positions=0.4 * normals,
+        opacities=torch.full((1, count, 1), 0.9),
+        scales=torch.full((1, count, 3), 0.05),
+        rotations=torch.tensor([1.0, 0, 0, 0]).expand(1, count, 4),
+        colors=0.5 + 0.5 * normals,
+    )
+
+
+class FakeModel:
+    """Stands in for the network: remembers what it was given."""
+
+    preset = SimpleNamespace(input_size=32)
+
+    def reconstruct(self, views, c2w=None):
+        assert views.shape[0] == 4 and views.shape[-1] == 32
+        self.views, self.c2w = views, c2w
+        return shell()
+
+
+@pytest.fixture
+def model(monkeypatch):
+    fake = FakeModel()
+    monkeypatch.setattr(lgm, "load_model", lambda *arguments, **options: fake)
+    return fake
+
+
+@pytest.fixture
+def views(tmp_path) -> list[Path]:
+    """Four pictures of one object; each has its own shade, so their order shows."""
+    folder = tmp_path / "objects" / "cup"
+    folder.mkdir(parents=True)
+    for index, name in enumerate(pipeline.VIEW_FILES):
+        picture = Image.new("RGBA", (40, 40))
+        picture.paste((60 * index, 0, 0, 255), (10, 10, 30, 30))
+        picture.save(folder / name)
+    return [folder / name for name in pipeline.VIEW_FILES]
+
+
+@pytest.fixture
+def splat(tmp_path) -> Path:
+    path = tmp_path / "in.ply"
+    lgm.io.write_splat_file(path, shell())
+    return path
+
+
+def lgm_command(*arguments) -> int:
+    try:
+        return cli.main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        return stop.code
+
+
+def assert_one_line(capsys, *words):
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    for word in words:
+        assert word in lines[0]
+
+
+def visible_files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+# Usage ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ([], "COMMAND"),
+        (["fly"], "fly"),
+        (["reconstruct", "a", "b", "c", "--out", "x.ply"], "got 3"),
+        (["reconstruct", "a", "b", "c", "d", "e", "--out", "x.ply"], "got 5"),
+        (["reconstruct", "a", "b", "c", "d"], "--out"),
+        (["reconstruct", "a", "b", "c", "d", "--out", "x.obj"], ".spz"),
+        (["reconstruct", "a", "--folder", "b", "--out", "c"], "not both"),
+        (["render", "a.ply", "--out", "x.avi"], ".mp4"),
+        (["render", "a.ply", "--out", "x.mp4", "--frames", "0"], "--frames"),
+        (["render", "a.ply", "--out", "x.mp4", "--size", "big"], "--size"),
+        (["render", "a.ply", "--out", "x.mp4", "--mode", "smell"], "--mode"),
+    ],
+)
+def test_bad_usage_is_one_line_and_status_2(capsys, arguments, word):
+    assert lgm_command(*arguments) == 2
+    assert_one_line(capsys, word)
+
+
+def test_failures_are_one_line_and_status_1(capsys, tmp_path, model, views, splat):
+    (tmp_path / "file").write_text("in the way")
+    out = tmp_path / "out.ply"
+    before = visible_files(tmp_path)
+    for arguments, word in (
+        (["reconstruct", *views[:3], tmp_path / "none.png", "--out", out], "none.png"),
+        (["reconstruct", *views, "--out", tmp_path / "file" / "x.ply"], "not a folder"),
+        (["reconstruct", "--folder", tmp_path / "none", "--out", tmp_path / "o"], "--folder"),
+        (["reconstruct", "--folder", views[0].parent, "--out", tmp_path / "o"], "270.png"),
+        (["reconstruct", *views, "--out", out, "--device", "warp"], "warp"),
+        (["render", tmp_path / "none.ply", "--out", tmp_path / "x.mp4"], "none.ply"),
+        (["render", splat, "--out", tmp_path / "file"], "a folder"),
+        (["demo", "--out", tmp_path / "d", "--object", "unicorn"], "unicorn"),
+    ):
+        assert lgm_command(*arguments) == 1, arguments
+        assert_one_line(capsys, word)
+    assert visible_files(tmp_path) == before
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    with pytest.raises(ValueError):
+        cli.main(
+            ["--debug", "render", str(tmp_path / "none.ply"), "--out", str(tmp_path / "x.mp4")]
+        )
+
+
+def test_the_installed_entry_reports_its_status():
+    command = [sys.executable, "-m", "lgm", "reconstruct", "one.png", "--out", "x.ply"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", cli.DELEGATED)
+def test_delegated_commands_parse_their_own_options(monkeypatch, command):
+    seen = []
+    module = SimpleNamespace(main=lambda argv: seen.append(argv))
+    monkeypatch.setattr(cli.importlib, "import_module", lambda name, package: module)
+    assert lgm_command(command, "--steps", "3", "--debug") == 0
+    assert seen == [["--steps", "3"]]
+
+
+# Commands -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", cli.SPLAT_SUFFIXES)
+def test_reconstruct_writes_what_the_model_returned(tmp_path, model, views, suffix):
+    out = tmp_path / "deep" / f"cup{suffix}"
+    assert lgm_command("reconstruct", *views, "--out", out, "--elevation", "10") == 0
+    read = lgm.io.read_splat_file(out)
+    assert read.count == 300
+    torch.testing.assert_close(read.positions.mean(1), shell().positions.mean(1), atol=1e-2, rtol=0)
+    middle = model.views[:, 0, 16, 16] * 255
+    assert middle.round().tolist() == [0, 60, 120, 180]  # in the order given
+    torch.testing.assert_close(model.c2w, lgm.cameras.input_poses(10.0))
+
+
+def test_a_bad_subfolder_does_not_stop_the_others(capsys, tmp_path, model, views):
+    objects = views[0].parent.parent
+    for name in ("apple", "zebra"):
+        (objects / name).mkdir()
+        for view in views:
+            (objects / name / view.name).write_bytes(view.read_bytes())
+    (objects / "apple" / "90.png").write_bytes(b"no picture")
+    (objects / "boat").mkdir()
+    (objects / "boat" / "0.png").write_bytes(views[0].read_bytes())
+    (objects / "notes").mkdir()
+    out = tmp_path / "out"
+    assert lgm_command("reconstruct", "--folder", objects, "--out", out) == 1
+    assert visible_files(out) == {"cup.ply", "zebra.ply"}
+    captured = capsys.readouterr()
+    assert [("apple" in line, "boat" in line) for line in captured.err.splitlines()] == [
+        (True, False),
+        (False, True),
+    ]
+    assert "2 of 4" in captured.out
+
+
+def test_turntable_video_has_the_frames_asked_for(tmp_path, splat):
+    out = tmp_path / "turn.mp4"
+    assert lgm_command("render", splat, "--out", out, "--size", "33", "--frames", "7") == 0
+    with av.open(str(out)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(frames) == 7 and frames[0].shape == (34, 34, 3)
+    assert frames[0][0].min() > 240  # white around
+    assert frames[0][17, 17, 2] > 200 > frames[3][17, 17, 2]  # +z is blue, and turns away
+
+
+def test_turntable_gif_and_frames_are_the_same_pictures(tmp_path, splat):
+    options = ("--size", "32", "--frames", "5", "--elevation", "20")
+    assert lgm_command("render", splat, "--out", tmp_path / "turn.gif", *options) == 0
+    assert lgm_command("render", splat, "--out", tmp_path / "frames", *options) == 0
+    assert visible_files(tmp_path / "frames") == {f"{i:04d}.png" for i in range(5)}
+    with Image.open(tmp_path / "turn.gif") as gif:
+        assert gif.n_frames == 5
+        for index in range(5):
+            gif.seek(index)
+            png = np.asarray(Image.open(tmp_path / "frames" / f"{index:04d}.png")).astype(int)
+            assert np.abs(np.asarray(gif.convert("RGB")) - png).mean() < 8
+
+
+def test_y_up_files_are_read_upright(tmp_path, splat):
+    options = ("--size", "32", "--frames", "1")
+    for frame in ("y-down", "y-up"):
+        out = tmp_path / frame
+        assert lgm_command("render", splat, "--out", out, "--frame", frame, *options) == 0
+    green = {
+        frame: np.asarray(Image.open(tmp_path / frame / "0000.png"))[10, 16, 1]
+        for frame in ("y-down", "y-up")
+    }
+    assert green["y-down"] > 128 > green["y-up"]  # +y is green, and on top when read rightly
+
+
+def test_a_full_disk_leaves_nothing_behind(capsys, monkeypatch, tmp_path, splat):
+    written = []
+
+    def png(image):
+        written.append(image)
+        if len(written) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return b"png"
+
+    monkeypatch.setattr(video, "png", png)
+    out = tmp_path / "frames"
+    before = visible_files(tmp_path)
+    assert lgm_command("render", splat, "--out", out, "--size", "16", "--frames", "4") == 1
+    assert_one_line(capsys, "No space left", "frames")
+    assert visible_files(tmp_path) == before and not out.exists()
+
+
+def test_demo_fills_its_folder(capsys, monkeypatch, tmp_path, model, views):
+    monkeypatch.setattr(pipeline, "example_objects", lambda: {"cup": views[0].parent})
+    monkeypatch.setattr(pipeline, "DEMO_SIZE", 32)
+    monkeypatch.setattr(pipeline, "DEMO_FRAMES", 6)
+    out = tmp_path / "demo"
+    assert lgm_command("demo", "--out", out) == 0
+    names = {"splat.ply", "views.png", "novel.png", "turntable.mp4", "index.html"}
+    assert visible_files(out) == names
+    assert Image.open(out / "views.png").size == (128, 32)
+    assert Image.open(out / "novel.png").size == (128, 64)
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert page.count("data:image/jpeg;base64,") == 4 + 8 + 1
+    assert "https://" not in page and "http://" not in page  # opens offline
+    printed = capsys.readouterr().out
+    assert "reconstruct" in printed and "total" in printed and "index.html" in printed
+
+
+def test_doctor_names_versions_backends_and_places(capsys, tmp_path):
+    (tmp_path / "mine.safetensors").write_bytes(b"")
+    assert lgm_command("doctor", "--models-dir", tmp_path) == 0
+    table = capsys.readouterr().out
+    for word in (
+        torch.__version__,
+        "backend numba",
+        "backend reference",
+        "model mine",
+        str(tmp_path),
+    ):
+        assert word in table
+
+
+# Packaging ------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(tomllib is None, reason="reading pyproject.toml needs Python 3.11")
+def test_the_package_lists_every_folder_with_code():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    folders = {path.parent for path in (ROOT / "lgm").rglob("*.py")}
+    code = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
+    assert code <= set(project["tool"]["setuptools"]["packages"])
+    assert project["project"]["version"] == lgm.__version__
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    requirements = {line for line in lines if not line.startswith("#")}
+    assert all(map(str.isidentifier, (name.replace("-", "_") for name in requirements)))  # no pins
+    assert "numpy" in requirements and "torch" not in requirements
+
+
+def test_png_bytes_are_the_picture():
+    image = torch.arange(3 * 4 * 5).reshape(3, 4, 5) / 255
+    decoded = np.asarray(Image.open(io.BytesIO(video.png(image))))
+    assert decoded.tolist() == torch.arange(60).reshape(3, 4, 5).permute(1, 2, 0).tolist()
