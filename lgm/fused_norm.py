@@ -47,9 +47,18 @@ def group_norm_silu(
     """
     if uses_triton(x):
         return _GroupNormSiLU.apply(x, weight, bias, groups, eps, silu)
-    y = F.group_norm(x.float(), groups, weight.float(), bias.float(), eps)
+    # torch's own kernel for channels-last maps on the CPU loses up to three digits where a group's
+    # mean is far from zero; the one for contiguous maps doesn't, and is faster.
+    layout = torch.channels_last if _is_channels_last(x) else torch.contiguous_format
+    exact = x.float().contiguous() if x.device.type == "cpu" else x.float()
+    y = F.group_norm(exact, groups, weight.float(), bias.float(), eps)
     # No one else holds y; SiLU's backward needs its input, so only inference may overwrite it.
-    return F.silu(y, inplace=not y.requires_grad).to(x.dtype) if silu else y.to(x.dtype)
+    y = F.silu(y, inplace=not y.requires_grad) if silu else y
+    return y.to(x.dtype, memory_format=layout)
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
 
 
 def scaled_sum(a: Tensor, b: Tensor, scale: float) -> Tensor:
