@@ -36,6 +36,8 @@ DECODER_ERRORS = (
     zlib.error,
 )
 
+EXACT = 0.6 / 255  # less than one step of an 8-bit picture
+
 Matte = Literal["auto", "none", "rembg"]
 
 
@@ -65,9 +67,11 @@ def load_image(path: str | Path, longest: int | None = None) -> Tensor:
     except Image.UnidentifiedImageError:
         raise ValueError(f"{path} is not a picture that can be read: give a PNG or JPEG.") from None
     except DECODER_ERRORS as error:
+        if isinstance(error, OSError) and error.strerror:  # of the file system, not of a decoder
+            raise ValueError(
+                f"{path} can't be read ({error.strerror}): check the file and its rights."
+            ) from error
         raise ValueError(f"{path} is damaged or cut short ({error}): save it again.") from error
-    if not rgba.isfinite().all():
-        raise ValueError(f"{path} holds NaN or infinite pixels: save it again.")
     if rgba[3].max() == 0:
         raise ValueError(f"{path} is fully transparent, so there is no object in it.")
     return rgba
@@ -118,6 +122,8 @@ def _to_rgba(image: Image.Image, longest: int | None) -> Tensor:
 def _deep_gray(image: Image.Image) -> np.ndarray:
     """[H, W] float32 0..1 from 16-bit, 32-bit or float gray."""
     values = np.asarray(image).astype(np.float32)
+    if not np.isfinite(values).all():
+        raise ValueError("it holds NaN or infinite pixels")
     if image.mode == "F":
         full = 1 if values.max() <= 1 else 255
     else:  # 16-bit files arrive in mode "I" too, depending on format and Pillow's version
@@ -262,8 +268,11 @@ def key_flat_background(image: Tensor, tolerance: float = 0.06) -> Tensor | None
     """[4, H, W] with the flat background made transparent.
 
     Background is what has the border's color and is connected to the border, so parts of the
-    object in that color survive. Pixels along the outline are mixtures: their object color is
-    taken from just inside, and their alpha is how far they lie from background to object color.
+    object in that color survive. In a picture without noise, as renderers make them, enclosed
+    pixels of exactly that color are background, too: a handle's hole is far more common there than
+    a surface that is lit to exactly the background's value. Pixels along the outline are mixtures:
+    their object color is taken from just inside, and their alpha is how far they lie from
+    background to object color.
 
     Args:
         image: [3, H, W].
@@ -279,6 +288,9 @@ def key_flat_background(image: Tensor, tolerance: float = 0.06) -> Tensor | None
     labels, _ = ndimage.label(np.abs(offset).max(0) <= tolerance)
     touching = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
     outside = np.isin(labels, touching[touching > 0])
+    rim = np.concatenate([offset[:, 0], offset[:, -1], offset[:, :, 0], offset[:, :, -1]], axis=1)
+    if (np.abs(rim).max(0) < EXACT).mean() > 0.9:
+        outside |= np.abs(offset).max(0) < EXACT
     if outside.mean() > 0.999:
         return None
 
@@ -328,8 +340,13 @@ def load_views(paths: Sequence[str | Path], size: int, matte: Matte = "auto") ->
     Returns:
         [V, 4, size, size], or [V, 3, size, size] on white when the outline of some view is
         unknown (no alpha, no flat background).
+
+    Raises:
+        ValueError: what `load_image` refuses, or nothing but one color in all of them.
     """
     pictures = [cut_out(load_image(path, longest=2 * size), matte) for path in paths]
+    if all(torch.equal(picture, picture[:, :1, :1].expand_as(picture)) for picture in pictures):
+        raise ValueError(f"{paths[0]} and the other views show one even color: no object to see.")
     views = torch.stack([square(picture, size) for picture in pictures])
     outlines_known = all(map(has_alpha, pictures))
     return views if outlines_known else composite_on_white(views)

@@ -287,10 +287,19 @@ def test_keyer_survives_jpeg_noise():
     assert (keyed[3] - truth).abs().mean() < 0.01
 
 
-def test_keyer_keeps_enclosed_parts_in_the_background_color():
+def test_keyer_keeps_enclosed_parts_in_the_background_color_of_photos():
     image, _ = disc()
     image[:, 28:36, 28:36] = 1
-    assert key_flat_background(image)[3, 28:36, 28:36].min() == 1
+    noise = 0.02 * torch.rand(image.shape, generator=torch.Generator().manual_seed(0))
+    assert key_flat_background(image - noise)[3, 28:36, 28:36].min() == 1
+
+
+def test_keyer_sees_through_holes_of_rendered_pictures():
+    image, _ = disc()
+    image[:, 28:36, 28:36] = 1
+    alpha = key_flat_background(image)[3]
+    assert alpha[29:35, 29:35].max() == 0
+    assert alpha[24, 24] == 1
 
 
 def test_keyer_gives_up_where_nothing_is_flat_or_nothing_is_there():
@@ -349,3 +358,29 @@ def test_composite_on_white_takes_any_batch():
     rgba = torch.rand(2, 4, 4, 5, 5)
     expected = rgba[:, :, :3] * rgba[:, :, 3:] + 1 - rgba[:, :, 3:]
     torch.testing.assert_close(composite_on_white(rgba), expected)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_float_pictures_need_finite_pixels(tmp_path, value):
+    pixels = np.full((8, 8), 0.5, np.float32)
+    pixels[3, 3] = value
+    path = tmp_path / "gray.tif"
+    Image.fromarray(pixels).save(path)
+    with pytest.raises(ValueError, match=r"gray\.tif .*NaN or infinite"):
+        load_image(path)
+
+
+def test_a_folder_is_no_damaged_picture(tmp_path):
+    with pytest.raises(ValueError, match="can't be read"):
+        load_image(tmp_path)
+
+
+def test_four_even_pictures_show_no_object(tmp_path):
+    blank, spot = tmp_path / "blank.png", tmp_path / "spot.png"
+    picture = Image.new("RGB", (16, 16), "white")
+    picture.save(blank)
+    picture.putpixel((8, 8), (0, 0, 0))
+    picture.save(spot)
+    with pytest.raises(ValueError, match=r"blank\.png .* no object"):
+        load_views([blank] * 4, 16)
+    assert load_views([spot, blank, blank, blank], 16).shape[0] == 4  # thin, seen from its edge
