@@ -9,11 +9,17 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import math
+import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from . import __version__
+
+DEMO_OBJECT = "spot"
 SPLAT_SUFFIXES = (".ply", ".splat", ".spz", ".glb")
 VIDEO_SUFFIXES = (".mp4", ".gif")
 DELEGATED = {  # commands with an argument parser of their own
@@ -29,25 +35,51 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     logging.basicConfig(level=logging.INFO if debug else logging.WARNING, format="lgm: %(message)s")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # tidies up, as Ctrl-C does
     try:
         if arguments and arguments[0] in DELEGATED:
             module = importlib.import_module(f".training.{arguments[0]}", __package__)
-            return module.main(arguments[1:]) or 0
-        options = build_parser().parse_args(arguments)
-        return options.run(options) or 0
-    except KeyboardInterrupt:
+            status = module.main(arguments[1:])
+        else:
+            options = build_parser().parse_args(arguments)
+            status = options.run(options)
+        if sys.stdout:  # None where it was closed
+            sys.stdout.flush()
+        return status or 0
+    except (KeyboardInterrupt, SystemError) as error:
+        # A compiled function passes the Ctrl-C that reached it on as the cause of a SystemError.
+        if KeyboardInterrupt not in (type(error), type(error.__cause__)):
+            raise
         print("lgm: stopped.", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever read the output, as `head` does, has seen enough
+        _drop_unwritten()
+        return 1
     except FAILURES as error:
         if debug:
             raise
         report(error)
+        _drop_unwritten()
         return 1
 
 
 def report(error: BaseException) -> None:
     message = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, MemoryError):
+        message = f"Not enough memory ({message}): use smaller pictures, files or --size."
+    elif isinstance(error, OSError) and error.strerror:
+        what = error.filename or "the output"
+        message = f"Can't use {what}: {error.strerror}; check the name, its rights and the room."
     print(f"lgm: {message}", file=sys.stderr)
+
+
+def _drop_unwritten() -> None:
+    """Let Python end in silence where standard output is a closed pipe or a full disk."""
+    try:
+        if sys.stdout:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Parser(argparse.ArgumentParser):
@@ -60,6 +92,7 @@ class Parser(argparse.ArgumentParser):
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="lgm", description="Pictures of an object to 3D Gaussians.")
     parser.add_argument("--debug", action="store_true", help="show tracebacks and more messages")
+    parser.add_argument("--version", action="version", version=f"lgm {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     command = commands.add_parser("demo", help="reconstruct a bundled object and show the result")
@@ -91,7 +124,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--elevation",
-        type=float,
+        type=number(-90, 90),
         default=0.0,
         metavar="DEG",
         help="of the pictures' cameras above the horizon",
@@ -110,10 +143,10 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--out", type=Path, required=True, help="a file .mp4 or .gif, or a folder for PNG frames"
     )
-    command.add_argument("--size", type=_whole(8, 4096), default=512, metavar="PX")
-    command.add_argument("--frames", type=_whole(1, 3600), default=90, metavar="N")
+    command.add_argument("--size", type=whole(8, 4096), default=512, metavar="PX")
+    command.add_argument("--frames", type=whole(1, 3600), default=90, metavar="N")
     command.add_argument(
-        "--elevation", type=float, default=0.0, metavar="DEG", help="above the horizon"
+        "--elevation", type=number(-90, 90), default=0.0, metavar="DEG", help="above the horizon"
     )
     command.add_argument("--mode", choices=("color", "depth", "normal", "alpha"), default="color")
     command.add_argument(
@@ -147,15 +180,29 @@ def _add_device_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--quiet", action="store_true", help="no progress bars, no tables")
 
 
-def _whole(low: int, high: int):
-    def number(text: str) -> int:
-        if not text.isdigit() or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(
-                f"needs a whole number from {low} to {high}, got {text!r}"
-            )
-        return int(text)
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """An option's type: a whole number in a range."""
+    return _in_range(int, "whole number", low, high)
 
-    return number
+
+def number(low: float, high: float) -> Callable[[str], float]:
+    """An option's type: a finite number in a range."""
+    return _in_range(float, "number", low, high)
+
+
+def _in_range(kind: type, name: str, low: float, high: float) -> Callable:
+    def convert(text: str):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:  # NaN is in no range
+            raise argparse.ArgumentTypeError(
+                f"needs a {name} from {low:,} to {high:,}, got {text!r}"
+            )
+        return value
+
+    return convert
 
 
 # Commands -------------------------------------------------------------------------------------
@@ -166,7 +213,7 @@ def run_demo(options: argparse.Namespace) -> None:
     from .pipeline import Stages, demo, example_objects
 
     objects = example_objects()
-    name = options.object or next(iter(objects), None)
+    name = options.object or (DEMO_OBJECT if DEMO_OBJECT in objects else next(iter(objects), None))
     if name not in objects:
         raise ValueError(
             f"There is no example object {name!r}: choose among {', '.join(objects) or 'none'}."
@@ -294,9 +341,9 @@ def pick_device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(1, device=name)
+        torch.zeros(1, device=name).item()  # `meta` fails only when it is looked at
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].split(". ")[0]
         raise ValueError(
             f"Device {name!r} can't be used here ({reason}): choose cpu or auto."
         ) from error

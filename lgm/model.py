@@ -108,8 +108,8 @@ class LGM(nn.Module):
         Raises:
             ValueError: views or cameras of another shape, or not finite.
         """
-        weight = self.conv.weight
-        inputs, alphas = self.prepare(views.to(weight.device), c2w, size)
+        views = torch.as_tensor(views, device=self.conv.weight.device)
+        inputs, alphas = self.prepare(views, c2w, size)
         return self(inputs, alphas)
 
     def prepare(
@@ -121,7 +121,7 @@ class LGM(nn.Module):
         views = _batched_views(views)
         size = size or self.preset.input_size
         step = 2 ** (len(self.preset.down_channels) - 1)
-        if size % step or size < 2 * step:
+        if not isinstance(size, int) or size % step or size < 2 * step:
             raise ValueError(
                 f"The network's input side must be a multiple of {step}, at least {2 * step}; "
                 f"got {size}."
@@ -170,21 +170,30 @@ def _batched_views(views: Tensor) -> Tensor:
             "LGM needs 4 views as [4, 3, H, W] or [B, 4, 3, H, W] (or 4 channels with alpha), "
             f"got {list(views.shape)}."
         )
+    if not views.numel():
+        raise ValueError(f"LGM needs views with pixels, got {list(views.shape)}.")
+    if not views.is_floating_point():
+        raise ValueError(f"The views must be floats 0..1, got {views.dtype}: divide bytes by 255.")
     if not views.isfinite().all():
         raise ValueError("The views hold NaN or infinite values: check the step that made them.")
-    return views.float()
+    low, high = float(views.amin()), float(views.amax())
+    if low < -0.01 or high > 1.01:  # resampling overshoots a little
+        raise ValueError(f"The views must lie in 0..1, got {low:.3g}..{high:.3g}: rescale them.")
+    return views.float().clamp(0, 1)
 
 
 def _batched_poses(c2w: Tensor | None, views: Tensor) -> Tensor:
-    c2w = input_poses() if c2w is None else c2w
+    c2w = input_poses() if c2w is None else torch.as_tensor(c2w)
     c2w = (c2w[None] if c2w.dim() == 3 else c2w).to(views.device, torch.float32)
-    if c2w.shape[1:] != (VIEW_COUNT, 4, 4) or c2w.shape[0] not in (1, len(views)):
+    if c2w.dim() != 4 or c2w.shape[1:] != (VIEW_COUNT, 4, 4) or c2w.shape[0] not in (1, len(views)):
         raise ValueError(
             f"LGM needs cameras c2w of shape [4, 4, 4] or [{len(views)}, 4, 4, 4], "
             f"got {list(c2w.shape)}."
         )
-    if not c2w.isfinite().all():
+    rotations = c2w[..., :3, :3]
+    error = (rotations @ rotations.mT - torch.eye(3, device=c2w.device)).abs().amax()
+    if not (c2w.isfinite().all() and error < 1e-2):  # a comparison with NaN is false, too
         raise ValueError(
-            "The cameras hold NaN or infinite values: give rigid camera-to-world matrices."
+            "The cameras must be rigid camera-to-world matrices: finite, with a pure rotation."
         )
     return c2w.expand(len(views), -1, -1, -1)

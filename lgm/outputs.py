@@ -16,6 +16,13 @@ def check_writable(path: Path, folder: bool = False) -> None:
     Raises:
         RuntimeError: says what is in the way.
     """
+    try:
+        _check_place(path, folder)
+    except OSError as error:  # a name too long, a loop of links
+        raise _cannot_write(path, error) from error
+
+
+def _check_place(path: Path, folder: bool) -> None:
     if path.exists() and path.is_dir() != folder:
         found = "a folder" if path.is_dir() else "a file"
         wanted = "a folder" if folder else "a file"
@@ -31,10 +38,14 @@ def check_writable(path: Path, folder: bool = False) -> None:
 
 @contextmanager
 def staged_folder(out: Path) -> Iterator[Path]:
-    """A temporary folder beside `out`, whose files move into `out` only when all went well."""
+    """A temporary folder whose files move into `out` only when all went well.
+
+    It is in `out` if that exists, which may be another disk than what is around it, else beside.
+    """
+    place = out if out.is_dir() else out.parent
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+        place.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=place))
     except OSError as error:
         raise _cannot_write(out, error) from error
     try:

@@ -110,6 +110,10 @@ def load_model(
     """
     path = find_model(path_or_name, folders)
     refuse_pickle(path)
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError(
+            "Device cuda needs an NVIDIA GPU, and torch finds none: use device='cpu'."
+        )
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             # Offset order: neighbors in the file are read together, and no tensor is read before
@@ -131,6 +135,11 @@ def load_model(
         if not tensor.is_floating_point():
             raise ValueError(
                 f"{path}: tensor {key} must hold floating-point weights, got {tensor.dtype}."
+            )
+        if not tensor.isfinite().all():
+            raise ValueError(
+                f"{path}: tensor {key} holds NaN or infinite values: download the file again, or "
+                "take an earlier checkpoint."
             )
     model.load_state_dict(state, strict=True, assign=True)
     model.requires_grad_(False).eval()

@@ -1,7 +1,12 @@
 import errno
 import io
+import json
+import shlex
+import signal
 import subprocess
 import sys
+import time
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +19,7 @@ from PIL import Image
 
 import lgm
 from lgm import cli, pipeline, video
+from lgm.outputs import staged_folder
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -73,6 +79,13 @@ def splat(tmp_path) -> Path:
     return path
 
 
+def wrapped_interrupt() -> SystemError:
+    """A Ctrl-C as it comes out of a function that numba compiled."""
+    error = SystemError("returned a result with an exception set")
+    error.__cause__ = KeyboardInterrupt()
+    return error
+
+
 def lgm_command(*arguments) -> int:
     try:
         return cli.main([str(argument) for argument in arguments])
@@ -107,6 +120,17 @@ def visible_files(folder: Path) -> set[str]:
         (["render", "a.ply", "--out", "x.avi"], ".mp4"),
         (["render", "a.ply", "--out", "x.mp4", "--frames", "0"], "--frames"),
         (["render", "a.ply", "--out", "x.mp4", "--size", "big"], "--size"),
+        (["render", "a.ply", "--out", "x.mp4", "--size", "²"], "4,096"),
+        (["render", "a.ply", "--out", "x.mp4", "--size", "100000"], "4,096"),
+        (["render", "a.ply", "--out", "x.mp4", "--elevation", "nan"], "-90 to 90"),
+        (["reconstruct", "a", "b", "c", "d", "--out", "x.ply", "--elevation", "1e9"], "1e9"),
+        (["train"], "--minutes"),
+        (["train", "--steps", "0"], "--steps"),
+        (["train", "--minutes", "nan"], "--minutes"),
+        (["evaluate"], "--data"),
+        (["evaluate", "--data", "x", "--size", "0"], "--size"),
+        (["dataset"], "--out"),
+        (["dataset", "--out", "x", "--eval-size", "0"], "--eval-size"),
         (["render", "a.ply", "--out", "x.mp4", "--mode", "smell"], "--mode"),
     ],
 )
@@ -117,6 +141,9 @@ def test_bad_usage_is_one_line_and_status_2(capsys, arguments, word):
 
 def test_failures_are_one_line_and_status_1(capsys, tmp_path, model, views, splat):
     (tmp_path / "file").write_text("in the way")
+    damaged = tmp_path / "damaged.deb"
+    entry = f"{'data.tar.xz':48}{9:<10}`\n".encode()
+    damaged.write_bytes(b"!<arch>\n" + entry + b"no archive")
     out = tmp_path / "out.ply"
     before = visible_files(tmp_path)
     for arguments, word in (
@@ -125,6 +152,18 @@ def test_failures_are_one_line_and_status_1(capsys, tmp_path, model, views, spla
         (["reconstruct", "--folder", tmp_path / "none", "--out", tmp_path / "o"], "--folder"),
         (["reconstruct", "--folder", views[0].parent, "--out", tmp_path / "o"], "270.png"),
         (["reconstruct", *views, "--out", out, "--device", "warp"], "warp"),
+        (["reconstruct", *views, "--out", out, "--device", "meta"], "meta"),
+        (["reconstruct", *views, "--out", tmp_path / f"{'x' * 300}.ply"], "too long"),
+        (["render", tmp_path / "file", "--out", tmp_path / "x.mp4"], "without a suffix"),
+        (["evaluate", "--data", tmp_path / "none"], "none"),
+        (["evaluate", "--data", tmp_path / "file"], "not an evaluation set"),
+        (["evaluate", "--data", tmp_path], "not an evaluation set"),
+        (["evaluate", "--data", "x", "--out", tmp_path / "file"], "a folder"),
+        (["dataset", "--out", tmp_path / "o", "--deb", tmp_path / "file"], "Debian"),
+        (["dataset", "--out", tmp_path / "o", "--deb", damaged], "is damaged"),
+        (["dataset", "--out", tmp_path / "o", "--keep-pack"], "--keep-pack"),
+        (["train", "--steps", "1", "--out", tmp_path / "file" / "o"], "not a folder"),
+        (["train", "--steps", "1", "--out", tmp_path, "--data", tmp_path / "none"], "--data"),
         (["render", tmp_path / "none.ply", "--out", tmp_path / "x.mp4"], "none.ply"),
         (["render", splat, "--out", tmp_path / "file"], "a folder"),
         (["demo", "--out", tmp_path / "d", "--object", "unicorn"], "unicorn"),
@@ -132,6 +171,88 @@ def test_failures_are_one_line_and_status_1(capsys, tmp_path, model, views, spla
         assert lgm_command(*arguments) == 1, arguments
         assert_one_line(capsys, word)
     assert visible_files(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ("{", "JSON"),
+        ("[]", "JSON object"),
+        ('{"nope": 1}', "nope"),
+        ('{"sizes": "x"}', "sizes like"),
+        ('{"sizes": []}', "sizes like"),
+        ('{"learning_rate": NaN}', "learning_rate"),
+        ('{"decay_norms": 1}', "decay_norms"),
+        ('{"preset": "huge"}', "huge"),
+        ('{"sizes": [100, 100]}', "multiples of 16"),
+        ('{"stage_ends": [1.0]}', "per stage"),
+        ('{"batch_sizes": [0, 8]}', "one object"),
+    ],
+)
+def test_recipe_changes_that_make_no_sense_are_refused(capsys, tmp_path, changes, word):
+    out = tmp_path / "run"
+    assert lgm_command("train", "--steps", "1", "--out", out, "--set", changes) == 1
+    assert_one_line(capsys, word)
+    assert not out.exists()
+
+
+def test_recipe_changes_keep_the_other_fields():
+    from lgm.training.train import RECIPES, changed
+
+    recipe = changed(RECIPES["demo"], '{"sizes": [64, 64], "learning_rate": 1}')
+    assert recipe.sizes == (64, 64) and recipe.learning_rate == 1
+    assert changed(recipe, json.dumps(asdict(RECIPES["demo"]))) == RECIPES["demo"]
+
+
+def test_a_junk_checkpoint_is_refused(tmp_path):
+    from lgm.training.train import RECIPES, Run
+
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(b"junk")
+    with pytest.raises(ValueError, match=r"checkpoint\.pt is damaged"):
+        Run(torch.nn.Linear(1, 1), RECIPES["demo"]).load(path)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "a.ply"), ("a.ply", "Permission")),
+        (OSError(errno.ENOSPC, "No space left on device"), ("No space left",)),
+        (MemoryError(), ("memory",)),
+        (RuntimeError("two\n  lines"), ("two lines",)),
+        (KeyboardInterrupt(), ("stopped",)),
+        (wrapped_interrupt(), ("stopped",)),
+    ],
+)
+def test_every_failure_says_one_sentence(capsys, monkeypatch, error, words):
+    def fail(options):
+        raise error
+
+    monkeypatch.setattr(cli, "run_doctor", fail)
+    assert lgm_command("doctor") == (130 if "stopped" in words else 1)
+    assert_one_line(capsys, *words)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals differ")
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_command_leaves_nothing_behind(tmp_path, splat, kind):
+    options = ("--out", tmp_path / "frames", "--size", "512", "--frames", "3600")
+    command = map(str, [sys.executable, "-m", "lgm", "render", splat, *options])
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not any(tmp_path.glob(".frames*/*.png")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(kind)
+    assert process.communicate(timeout=60)[1] == "lgm: stopped.\n"
+    assert process.returncode == 130 and visible_files(tmp_path) == {splat.name}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_output_that_nobody_takes_is_no_traceback():
+    command = shlex.join([sys.executable, "-m", "lgm", "doctor"])
+    for line in (f"{command} > /dev/full", f"{command} >&-"):
+        done = subprocess.run(line, shell=True, cwd=ROOT, capture_output=True, text=True)
+        assert "Traceback" not in done.stderr and len(done.stderr.splitlines()) <= 1
 
 
 def test_debug_shows_the_traceback(tmp_path):
@@ -242,6 +363,17 @@ def test_a_full_disk_leaves_nothing_behind(capsys, monkeypatch, tmp_path, splat)
     assert lgm_command("render", splat, "--out", out, "--size", "16", "--frames", "4") == 1
     assert_one_line(capsys, "No space left", "frames")
     assert visible_files(tmp_path) == before and not out.exists()
+
+
+def test_an_existing_folder_is_filled_from_inside(tmp_path):
+    """It may be another disk than its parent, or the parent may be closed."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "old.txt").write_text("kept")
+    with staged_folder(out) as folder:
+        assert folder.parent == out
+        (folder / "new.txt").write_text("new")
+    assert {path.name for path in out.iterdir()} == {"old.txt", "new.txt"}
 
 
 def test_demo_fills_its_folder(capsys, monkeypatch, tmp_path, model, views):

@@ -105,6 +105,33 @@ def test_not_a_number_is_refused(demo):
         demo.reconstruct(torch.rand(4, 3, 64, 64), torch.full((4, 4, 4), float("inf")))
 
 
+@pytest.mark.parametrize(
+    ("views", "needed"),
+    [
+        (torch.zeros(4, 3, 64, 64, dtype=torch.uint8), "divide bytes by 255"),
+        (torch.full((4, 3, 64, 64), 200.0), "must lie in 0..1"),
+        (torch.zeros(0, 4, 3, 64, 64), "views with pixels"),
+    ],
+)
+def test_pictures_in_another_range_are_refused(demo, views, needed):
+    with pytest.raises(ValueError, match=needed):
+        demo.reconstruct(views)
+
+
+@pytest.mark.parametrize("c2w", [torch.zeros(4, 4, 4), torch.eye(4) * 3, torch.eye(4)[0]])
+def test_impossible_cameras_are_refused(demo, c2w):
+    c2w = c2w.expand(4, 4, 4) if c2w.dim() == 2 else c2w
+    with pytest.raises(ValueError, match="camera"):
+        demo.reconstruct(torch.rand(4, 3, 64, 64), c2w)
+
+
+def test_arrays_and_lists_are_welcome(demo):
+    views = torch.rand(4, 3, 64, 64)
+    plain = demo.reconstruct(views, size=64)
+    listed = demo.reconstruct(views.numpy(), cameras.input_poses().tolist(), size=64)
+    torch.testing.assert_close(plain.positions, listed.positions)
+
+
 def test_cameras_survive_the_ray_channels():
     c2w = cameras.orbit_poses([0, 40, 120, 300], elevation=[10, -20, 30, 80], radius=1.7)
     recovered, tangent = cameras_from_rays(cameras.plucker_rays(c2w, 64, fovy=60.0))

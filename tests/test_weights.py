@@ -64,6 +64,13 @@ def test_integer_weights_are_refused(tmp_path, state):
         load_model(tmp_path / "a.safetensors")
 
 
+def test_not_a_number_is_named(tmp_path, state):
+    broken = {**state, "conv.bias": torch.full((14,), float("nan"))}
+    save_file(broken, tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=r"conv\.bias holds NaN"):
+        load_model(tmp_path / "a.safetensors")
+
+
 def test_pickles_are_never_opened(tmp_path, state):
     class Bomb:
         def __reduce__(self):

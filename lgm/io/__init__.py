@@ -85,5 +85,5 @@ def find(suffix: str, verb: str, formats: dict[str, Format]) -> Format:
     try:
         return formats[suffix.lower()]
     except KeyError:
-        known = ", ".join(formats)
-        raise ValueError(f"Can't {verb} a splat file named *{suffix}: known are {known}.") from None
+        known, named = ", ".join(formats), f"named *{suffix}" if suffix else "without a suffix"
+        raise ValueError(f"Can't {verb} a splat file {named}: known are {known}.") from None

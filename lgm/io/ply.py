@@ -249,7 +249,7 @@ def ascii_table(name: str, data: bytes, header: Header) -> np.ndarray:
         columns = [keys.index(field) for field in FIELDS]
         return np.loadtxt(rows, np.float32, comments=None, usecols=columns, ndmin=2)
     except ValueError as error:
-        raise ValueError(f"{name} is not a valid ASCII PLY: {error}.") from error
+        raise ValueError(f"{name} is not a valid ASCII PLY ({error}).") from error
 
 
 def require_bytes(name: str, count: int, needed: int, found: int) -> None:

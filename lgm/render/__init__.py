@@ -70,7 +70,7 @@ def render(
     exact = gaussians.positions.dtype == torch.float64 and name in ("reference", "torch")
     dtype = torch.float64 if exact else torch.float32
     with torch.autocast(gaussians.device.type, enabled=False):
-        w2c = world_to_camera(c2w.to(dtype)).to(gaussians.device)
+        w2c = _inverse(c2w.to(dtype)).to(gaussians.device)
         color = _background(background, *c2w.shape[:2]).to(w2c)
         return RenderOutput(*_module(name).draw(gaussians.to(dtype), w2c, size, fovy, color))
 
@@ -101,6 +101,15 @@ def _cameras(gaussians: Gaussians, c2w: Tensor, size: int, fovy: float) -> Tenso
     )
 
 
+def _inverse(c2w: Tensor) -> Tensor:
+    try:
+        return world_to_camera(c2w)
+    except torch.linalg.LinAlgError:
+        raise ValueError(
+            "A camera in c2w has no inverse: give rigid camera-to-world matrices."
+        ) from None
+
+
 def _refuse_non_finite(gaussians: Gaussians, c2w: Tensor) -> None:
     tensors = {field.name: getattr(gaussians, field.name) for field in fields(gaussians)}
     tensors["c2w"] = c2w
@@ -119,9 +128,12 @@ def _is_finite(tensor: Tensor) -> Tensor:
 
 
 def _background(background: float | Sequence[float] | Tensor, batch: int, views: int) -> Tensor:
-    color = background
-    if not isinstance(background, Tensor):
-        color = torch.tensor(background, dtype=torch.float64)
+    try:
+        color = torch.as_tensor(background, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        color = torch.tensor(float("nan"))
+    if not color.isfinite().all():
+        raise ValueError(f"A background needs finite numbers, got {background!r}.")
     if color.ndim == 2:
         color = color[:, None]  # [B, 3]: the same for each view
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import lzma
 import re
 import tarfile
 import zipfile
@@ -20,6 +21,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from tqdm import tqdm
 
+from ..cli import Parser, whole
 from ..outputs import check_writable, staged_folder
 from .evaluation_set import find_models, read_model, save_set
 from .meshes import Mesh, MeshPack, save_pack
@@ -252,9 +254,7 @@ def evaluation_items(
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        "lgm dataset", description="Build the training pack and the evaluation set."
-    )
+    p = Parser("lgm dataset", description="Build the training pack and the evaluation set.")
     p.add_argument(
         "--out",
         type=Path,
@@ -273,10 +273,16 @@ def parser() -> argparse.ArgumentParser:
         help="folder of glTF or OBJ models for the evaluation's tier t3",
     )
     p.add_argument(
-        "--eval-size", type=int, default=256, help="pixels a side of the evaluation pictures"
+        "--eval-size",
+        type=whole(8, 2048),
+        default=256,
+        help="pixels a side of the evaluation pictures",
     )
     p.add_argument(
-        "--eval-count", type=int, default=24, help="evaluation objects per tier, at most"
+        "--eval-count",
+        type=whole(0, 10**6),
+        default=24,
+        help="evaluation objects per tier, at most",
     )
     p.add_argument(
         "--keep-pack",
@@ -292,12 +298,19 @@ def main(argv: list[str] | None = None) -> int:
         raise ValueError(
             f"--eval-objects needs a folder of models, and {arguments.eval_objects} is none."
         )
+    if arguments.keep_pack and not (arguments.out / "meshes.safetensors").is_file():
+        raise ValueError(
+            f"--keep-pack needs a meshes.safetensors in {arguments.out}: leave it out."
+        )
     check_writable(arguments.out, folder=True)
     counts = dict.fromkeys(("t0", "t1", "t2", "t3"), arguments.eval_count)
     with staged_folder(arguments.out) as staging:
         path = (arguments.out if arguments.keep_pack else staging) / "meshes.safetensors"
         if not arguments.keep_pack:
-            outcome = build_pack(path, arguments.deb)
+            try:
+                outcome = build_pack(path, arguments.deb)
+            except (tarfile.TarError, lzma.LZMAError, zipfile.BadZipFile, EOFError) as error:
+                raise ValueError(f"{arguments.deb} is damaged ({error}): get it again.") from error
             print(", ".join(f"{count} {what}" for what, count in sorted(outcome.items())))
         pack = MeshPack.load(path)
         items = tqdm(

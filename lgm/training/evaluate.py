@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +15,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from tqdm import tqdm
 
+from .. import cli
 from ..cameras import FOVY, plucker_rays, world_to_camera
+from ..cli import Parser, pick_device, whole
 from ..gaussians import Gaussians
 from ..hull import cameras_from_rays, depth_rays, visual_hull
 from ..model import LGM
+from ..outputs import check_writable, staged_folder
 from ..presets import VIEW_COUNT
 from ..render import render
 from ..weights import load_model
@@ -43,15 +47,20 @@ class EvaluationSet:
 
     @classmethod
     def load(cls, path: Path) -> EvaluationSet:
-        with safe_open(path, "pt") as file:
-            meta = {key: json.loads(value) for key, value in file.metadata().items()}
-            return cls(
-                read_pictures(file),
-                file.get_tensor("c2w"),
-                read_depths(file),
-                meta["names"],
-                meta["tiers"],
-            )
+        try:
+            with safe_open(path, "pt") as file:
+                meta = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+                return cls(
+                    read_pictures(file),
+                    file.get_tensor("c2w"),
+                    read_depths(file),
+                    meta["names"],
+                    meta["tiers"],
+                )
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            raise ValueError(
+                f"{path} is not an evaluation set ({error}): build one with `lgm dataset`."
+            ) from error
 
     def views(self, index: int) -> Tensor:
         """[V, 4, S, S], 0..1, color on white plus alpha."""
@@ -253,19 +262,24 @@ def save_sheet(
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        "lgm evaluate", description="PSNR, SSIM and IoU on held-out objects, per tier."
-    )
+    p = Parser("lgm evaluate", description="PSNR, SSIM and IoU on held-out objects, per tier.")
     p.add_argument("--data", type=Path, required=True, help="evaluation set made by `lgm dataset`")
     p.add_argument("--model", default="demo", help="name or path of the weights")
-    p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, ...")
     p.add_argument(
-        "--size", type=int, nargs="*", default=None, help="input sides to test, e.g. 256 128"
+        "--size",
+        type=whole(32, 4096),
+        nargs="*",
+        default=None,
+        help="input sides to test, e.g. 256 128",
     )
     p.add_argument("--no-baselines", action="store_true", help="only the model")
     p.add_argument("--tiers", nargs="*", help="only these tiers")
     p.add_argument(
-        "--worst", type=int, default=6, help="how many of the worst objects the sheet shows"
+        "--worst",
+        type=whole(1, 1000),
+        default=6,
+        help="how many of the worst objects the sheet shows",
     )
     p.add_argument("--out", type=Path, help="folder for rows.json, worst.png and sheet.png")
     return p
@@ -273,13 +287,18 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
+    if arguments.out:
+        check_writable(arguments.out, folder=True)
     data = EvaluationSet.load(arguments.data)
     if arguments.tiers:
         keep = [i for i, tier in enumerate(data.tiers) if tier in arguments.tiers]
+        if not keep:
+            known = ", ".join(sorted(set(data.tiers)))
+            raise ValueError(f"{arguments.data} has none of these tiers: choose among {known}.")
         depths = None if data.depths is None else data.depths[keep]
         names, tiers = [data.names[i] for i in keep], [data.tiers[i] for i in keep]
         data = EvaluationSet(data.images[keep], data.c2w, depths, names, tiers)
-    model = load_model(arguments.model, arguments.device)
+    model = load_model(arguments.model, pick_device(arguments.device))
     sizes = arguments.size or [model.preset.input_size]
     methods = {f"{Path(arguments.model).stem} {size} px": predict(model, size) for size in sizes}
     if not arguments.no_baselines:
@@ -290,17 +309,16 @@ def main(argv: list[str] | None = None) -> int:
     rows = evaluate(data, methods, pictures)
     print_table(summarize(rows))
     if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / "rows.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
         first = next(iter(methods))
         scores = [row["psnr"] for row in rows if row["method"] == first]
         order = [int(i) for i in np.argsort(scores)]
-        save_sheet(arguments.out / "worst.png", data, pictures, order[: arguments.worst])
-        save_sheet(
-            arguments.out / "sheet.png", data, pictures, order[:: max(1, len(order) // 8)][:8]
-        )
+        spread = order[:: max(1, len(order) // 8)][:8]
+        with staged_folder(arguments.out) as folder:
+            (folder / "rows.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+            save_sheet(folder / "worst.png", data, pictures, order[: arguments.worst])
+            save_sheet(folder / "sheet.png", data, pictures, spread)
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(cli.main(["evaluate", *sys.argv[1:]]))

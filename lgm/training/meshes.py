@@ -110,7 +110,13 @@ class MeshPack:
                 f"{path} has format {metadata.get('format')!r}, needed is {FORMAT!r}: "
                 "build it with `lgm dataset`."
             )
-        layout = json.loads(metadata["arrays"])
+        layout = json.loads(metadata.get("arrays", "{}"))
+        missing = layout.keys() - stored.keys() or {"jpegs"} - stored.keys()
+        if missing or not layout:
+            raise ValueError(
+                f"{path} lacks {', '.join(sorted(missing)) or 'its arrays'}: build it again with "
+                "`lgm dataset`."
+            )
         arrays = {name: unsqueeze(stored[name], *layout[name]) for name in layout}
         triangle_starts, material_starts, vertex_starts, atlas_starts = (
             np.concatenate([[0], np.cumsum(arrays[f"{name}_counts"].astype(np.int64))])

@@ -12,7 +12,9 @@ import csv
 import json
 import math
 import signal
+import sys
 import time
+import zipfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -20,9 +22,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from .. import cli
+from ..cli import Parser, number, whole
 from ..gaussians import Gaussians
 from ..model import LGM
-from ..presets import PRESETS
+from ..outputs import check_writable
+from ..presets import PRESETS, VIEW_COUNT
 from ..render import render
 from ..weights import load_model, save_model
 from .data import Batch, BatchMaker
@@ -67,10 +72,12 @@ RECIPES = {
         learning_rate=6e-4,
         decay_norms=False,
         ema=0.9995,
-        batch_sizes=(32, 12),
+        batch_sizes=(32, 16),
         sizes=(128, 256),
-        stage_ends=(0.5, 1.0),
+        stage_ends=(0.45, 1.0),
         augment_from=0.3,
+        distortion_chance=0.2,
+        jitter_chance=0.2,
         rgb_weight=4.0,
         lpips_weight=0.0,
         l1_weight=0.5,
@@ -81,6 +88,54 @@ RECIPES = {
         key_white=0.3,
     ),
 }
+
+
+def changed(recipe: Recipe, text: str) -> Recipe:
+    """The recipe with the fields that a JSON object gives.
+
+    Raises:
+        ValueError: not a JSON object, an unknown field, or a value that can't be used.
+    """
+    try:
+        changes = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"--set needs a JSON object, got {text!r}: {error}.") from error
+    if not isinstance(changes, dict):
+        raise ValueError(f"--set needs a JSON object of recipe fields, got {text!r}.")
+    known = asdict(Recipe())
+    for name, value in changes.items():
+        if name not in known:
+            raise ValueError(f"--set has no field {name!r}: known are {', '.join(known)}.")
+        if not _is_like(value, known[name]):
+            raise ValueError(f"--set needs {name} like {json.dumps(known[name])}, got {value!r}.")
+    lists = {name: tuple(value) for name, value in changes.items() if isinstance(value, list)}
+    recipe = replace(recipe, **(changes | lists))
+    if recipe.preset not in PRESETS:
+        raise ValueError(f"The preset is one of {', '.join(PRESETS)}, got {recipe.preset!r}.")
+    step = 2 ** (len(PRESETS[recipe.preset].down_channels) - 1)
+    if any(size % step or size < 2 * step for size in recipe.sizes):
+        raise ValueError(f"sizes need multiples of {step} from {2 * step}, got {recipe.sizes}.")
+    if not len(recipe.batch_sizes) == len(recipe.sizes) == len(recipe.stage_ends):
+        raise ValueError("batch_sizes, sizes and stage_ends need one value per stage each.")
+    if recipe.view_count <= VIEW_COUNT or min(recipe.batch_sizes) < 1:
+        raise ValueError(
+            f"A batch needs one object or more, and more than {VIEW_COUNT} views; "
+            f"got batch_sizes {recipe.batch_sizes} and view_count {recipe.view_count}."
+        )
+    return recipe
+
+
+def _is_like(value: object, example: object) -> bool:
+    """Whether a JSON value can stand where `example` stands."""
+    if isinstance(example, tuple):
+        return (
+            isinstance(value, list)
+            and bool(value)
+            and all(_is_like(item, example[0]) for item in value)
+        )
+    if isinstance(example, float):
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is type(example)
 
 
 def learning_rate(progress: float, recipe: Recipe) -> float:
@@ -188,13 +243,17 @@ class Run:
             "counters": {"step": self.step, "seconds": self.seconds, "samples": self.samples},
         }
         partial = path.with_suffix(".part")
-        torch.save(state, partial)
-        partial.replace(path)
+        try:
+            torch.save(state, partial)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
     def load(self, path: Path) -> None:
-        state = torch.load(
-            path, map_location=next(self.model.parameters()).device, weights_only=True
-        )
+        device = next(self.model.parameters()).device
+        if not zipfile.is_zipfile(path):  # what torch.save writes is one
+            raise ValueError(f"{path} is damaged or no checkpoint: train without --resume.")
+        state = torch.load(path, map_location=device, weights_only=True)
         self.model.load_state_dict(state["model"])
         self.ema = state["ema"]
         self.optimizer.load_state_dict(state["optimizer"])
@@ -231,17 +290,22 @@ def train_step(run: Run, batch: Batch, progress: float, lpips: LPIPS | None) -> 
 
 def train(arguments: argparse.Namespace) -> Path:
     """Run until the budget is spent; returns the exported model's path."""
+    recipe = changed(RECIPES[arguments.recipe], arguments.set)
+    out = Path(arguments.out)
+    check_writable(out, folder=True)
+    if arguments.data and not arguments.data.is_file():
+        raise ValueError(
+            f"--data needs a mesh pack made by `lgm dataset`; no file {arguments.data}."
+        )
     from accelerate import PartialState
 
     state = PartialState(cpu=not torch.cuda.is_available())
     device, rank, world = state.device, state.process_index, state.num_processes
-    recipe = replace(RECIPES[arguments.recipe], **json.loads(arguments.set))
     torch.manual_seed(arguments.seed)  # the same initial weights everywhere
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
     model = start_model(arguments, recipe).to(device, memory_format=torch.channels_last).train()
     run = Run(model, recipe)
-    out = Path(arguments.out)
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / "checkpoint.pt"
     if arguments.resume and checkpoint.is_file():
@@ -338,7 +402,7 @@ def save_grid(path: Path, model: LGM, batch: Batch) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser("lgm train", description="Train or fine-tune a model.")
+    p = Parser("lgm train", description="Train or fine-tune a model.")
     p.add_argument(
         "--data",
         type=Path,
@@ -353,24 +417,24 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--set", default="{}", help="JSON of recipe fields to change")
     p.add_argument("--weights", help="start from this model file")
     budget = p.add_mutually_exclusive_group(required=True)
-    budget.add_argument("--minutes", type=float, help="budget in minutes")
-    budget.add_argument("--steps", type=int, help="budget in optimizer steps")
+    budget.add_argument("--minutes", type=number(0.001, 10**6), help="budget in minutes")
+    budget.add_argument("--steps", type=whole(1, 10**9), help="budget in optimizer steps")
     p.add_argument(
         "--stop-after",
-        type=float,
+        type=number(0, 10**6),
         default=0.0,
         help="leave after so many minutes; --resume goes on",
     )
     p.add_argument(
         "--resume", action="store_true", help="go on from the checkpoint in --out, if there is one"
     )
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--workers", type=int, default=4, help="processes that draw objects")
+    p.add_argument("--seed", type=whole(0, 2**31), default=0)
+    p.add_argument("--workers", type=whole(0, 256), default=4, help="processes that draw objects")
     p.add_argument(
         "--compile", action="store_true", help="torch.compile the network (a minute, then faster)"
     )
     p.add_argument("--vgg", type=Path, help="VGG-16 ImageNet weights for LPIPS")
-    p.add_argument("--log-every", type=int, default=50)
+    p.add_argument("--log-every", type=whole(1, 10**6), default=50)
     return p
 
 
@@ -380,4 +444,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(cli.main(["train", *sys.argv[1:]]))
