@@ -250,7 +250,8 @@ def run_reconstruct(options: argparse.Namespace) -> int:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     io.write_splat_file(options.out, gaussians)
     if not options.quiet:
-        print(f"{options.out}: {gaussians.count:,} Gaussians")
+        kept = gaussians.visible().count
+        print(f"{options.out}: {kept:,} Gaussians, the visible ones of {gaussians.count:,}")
     return 0
 
 
