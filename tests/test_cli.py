@@ -238,7 +238,14 @@ def test_every_failure_says_one_sentence(capsys, monkeypatch, error, words):
 def test_a_stopped_command_leaves_nothing_behind(tmp_path, splat, kind):
     options = ("--out", tmp_path / "frames", "--size", "512", "--frames", "3600")
     command = map(str, [sys.executable, "-m", "lgm", "render", splat, *options])
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Background jobs of a shell inherit an ignored SIGINT, and so would this one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 60
     while not any(tmp_path.glob(".frames*/*.png")) and time.monotonic() < deadline:
         time.sleep(0.05)
