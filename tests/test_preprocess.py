@@ -3,6 +3,7 @@ import sys
 import types
 
 import numpy as np
+import PIL
 import pytest
 import torch
 import torch.nn.functional as F
@@ -58,7 +59,14 @@ def save(path, image, **options):
         ("rgb.webp", lambda im: im, 0),
         ("rgb.bmp", lambda im: im, 0),
         ("cmyk.tiff", lambda im: im.convert("CMYK"), 2),
-        ("ycbcr.tiff", lambda im: im.convert("YCbCr"), 3),
+        pytest.param(
+            "ycbcr.tiff",
+            lambda im: im.convert("YCbCr"),
+            3,
+            marks=pytest.mark.skipif(
+                int(PIL.__version__.split(".")[0]) < 13, reason="Pillow 12 can't read its own file"
+            ),
+        ),
         ("palette.png", lambda im: im.quantize(256), 16),
         ("cmyk.jpg", lambda im: im.convert("CMYK"), 24),
     ],
