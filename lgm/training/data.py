@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..cameras import FOVY, INPUT_AZIMUTHS, focal_length, orbit_poses
+from ..cameras import FOVY, INPUT_AZIMUTHS, canonicalize, focal_length, orbit_poses
 from ..hull import depth_rays, key_white
 from ..model import network_inputs
-from ..presets import VIEW_COUNT
+from ..presets import PRESETS, VIEW_COUNT
 from .augment import GRID_STEPS, grid_distortion, orbital_jitter
 from .meshes import MeshPack
 from .procedural import build, draw_parameters, random_lights
@@ -35,9 +35,9 @@ class Batch:
     inputs: Tensor  # [B, 4, 9, S, S]
     alphas: Tensor  # [B, 4, 1, S, S], silhouettes as the network is told
     c2w: Tensor  # [B, V, 4, 4], exact cameras; the first four are the inputs'
-    images: Tensor  # [B, V, 3, S, S], targets on white
-    masks: Tensor  # [B, V, 1, S, S]
-    depths: Tensor  # [B, V, 1, S, S], camera z, 0 where nothing is
+    images: Tensor  # [B, V, 3, R, R], targets on white
+    masks: Tensor  # [B, V, 1, R, R]
+    depths: Tensor  # [B, V, 1, R, R], camera z, 0 where nothing is
     trusted: Tensor  # [B, 4], 1 where an input picture is undistorted: its pixels' surface is known
 
     def surface(self, gaussian_count: int) -> tuple[Tensor, Tensor]:
@@ -176,7 +176,10 @@ class BatchMaker:
         count = recipe.batch_sizes[stage] * (recipe.batches_per_group if self.executor else 1)
         c2w = draw_cameras(count, recipe.view_count, self.device, self.generator)
         lights = random_lights(self.generator, count, self.device)
-        renders = rasterize(self.objects(count), lights, c2w, recipe.sizes[stage], supersample=2)
+        size = recipe.sizes[stage] * recipe.render_scale
+        renders = rasterize(self.objects(count), lights, c2w, size, supersample=2)
+        if PRESETS[recipe.preset].decoding == "world":
+            c2w = canonicalize(c2w)  # absolute positions need a world that the inputs determine
         # Sources are ordered, objects must not be: every batch gets its share of each.
         order = torch.randperm(count, generator=self.generator).to(self.device)
         renders = Renders(renders.images[order], renders.alphas[order], renders.depths[order])
@@ -226,7 +229,12 @@ class BatchMaker:
         self.used += count
         c2w, renders = self.scenes.c2w[part], self.scenes.renders
         images, masks, depths = renders.images[part], renders.alphas[part], renders.depths[part]
-        views, silhouettes = images[:, :VIEW_COUNT], masks[:, :VIEW_COUNT]
+        views, silhouettes = (
+            F.interpolate(
+                x[:, :VIEW_COUNT].flatten(0, 1), recipe.sizes[stage], mode="bilinear"
+            ).unflatten(0, (count, VIEW_COUNT))
+            for x in (images, masks)
+        )
         guessed = self.chance(recipe.key_white, count, 1, 1, 1, 1)
         alphas = torch.where(guessed, key_white(views), silhouettes)
         poses = c2w[:, :VIEW_COUNT]

@@ -33,6 +33,8 @@ from ..weights import load_model, save_model
 from .data import Batch, BatchMaker
 from .losses import LPIPS, edge_loss, find_lpips, psnr, ssim, surface_loss
 
+MAX_FAILURES = 20
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -40,14 +42,17 @@ class Recipe:
 
     preset: str = "demo"
     learning_rate: float = 4e-4  # Tang et al. 2024
-    betas: tuple[float, float] = (0.9, 0.95)
+    beta1: tuple[float, float] = (0.95, 0.85)
+    """At the ends and at the peak of the schedule: the original's scheduler overrides its 0.9."""
+    beta2: float = 0.95
     weight_decay: float = 0.05
     decay_norms: bool = True  # the original decays every parameter, norms and biases too
     warmup: float = 0.02  # share of the budget, from learning_rate / 25
     gradient_clip: float = 1.0
     ema: float = 0.999  # 0 switches the average off
     batch_sizes: tuple[int, ...] = (8,)  # objects per process, one per stage
-    sizes: tuple[int, ...] = (256,)  # input and render side per stage, pixels
+    sizes: tuple[int, ...] = (256,)  # side of the input pictures per stage, pixels
+    render_scale: int = 1  # side of the supervised pictures over the inputs'
     stage_ends: tuple[float, ...] = (1.0,)
     view_count: int = 8  # supervised views per object, the four inputs included
     augment_from: float = 0.0
@@ -67,9 +72,10 @@ class Recipe:
 
 
 RECIPES = {
-    "paper": Recipe(preset="big"),
+    "paper": Recipe(preset="big", render_scale=2),
     "demo": Recipe(
         learning_rate=6e-4,
+        beta1=(0.9, 0.9),
         decay_norms=False,
         ema=0.9995,
         batch_sizes=(32, 16),
@@ -117,6 +123,11 @@ def changed(recipe: Recipe, text: str) -> Recipe:
         raise ValueError(f"sizes need multiples of {step} from {2 * step}, got {recipe.sizes}.")
     if not len(recipe.batch_sizes) == len(recipe.sizes) == len(recipe.stage_ends):
         raise ValueError("batch_sizes, sizes and stage_ends need one value per stage each.")
+    if recipe.render_scale < 1 or len(recipe.beta1) != 2:
+        raise ValueError(
+            "render_scale is 1 or more, and beta1 has two values; "
+            f"got {recipe.render_scale} and {recipe.beta1}."
+        )
     if recipe.view_count <= VIEW_COUNT or min(recipe.batch_sizes) < 1:
         raise ValueError(
             f"A batch needs one object or more, and more than {VIEW_COUNT} views; "
@@ -138,16 +149,25 @@ def _is_like(value: object, example: object) -> bool:
     return type(value) is type(example)
 
 
-def learning_rate(progress: float, recipe: Recipe) -> float:
-    """One-cycle schedule (Smith & Topin 2018), cosine both ways, as the original's but over the
-    share of budget.
-    """
-    low, high, end = recipe.learning_rate / 25, recipe.learning_rate, recipe.learning_rate / 1e4
-    if progress < recipe.warmup:
-        start, stop, along = low, high, progress / recipe.warmup
+def one_cycle(progress: float, warmup: float, first: float, peak: float, last: float) -> float:
+    """From `first` to `peak` at `warmup`, then to `last`, cosine both ways (Smith & Topin 2018)."""
+    if progress < warmup:
+        start, stop, along = first, peak, progress / warmup
     else:
-        start, stop, along = high, end, min(1.0, (progress - recipe.warmup) / (1 - recipe.warmup))
+        start, stop, along = peak, last, min(1.0, (progress - warmup) / (1 - warmup))
     return stop + (start - stop) * (1 + math.cos(math.pi * along)) / 2
+
+
+def learning_rate(progress: float, recipe: Recipe) -> float:
+    """The original's schedule, over the share of the budget."""
+    first = recipe.learning_rate / 25
+    return one_cycle(progress, recipe.warmup, first, recipe.learning_rate, first / 1e4)
+
+
+def beta1(progress: float, recipe: Recipe) -> float:
+    """Adam's momentum, low where the learning rate is high."""
+    ends, peak = recipe.beta1
+    return one_cycle(progress, recipe.warmup, ends, peak, ends)
 
 
 def stage_of(progress: float, recipe: Recipe) -> int:
@@ -204,7 +224,8 @@ def make_optimizer(model: LGM, recipe: Recipe) -> torch.optim.AdamW:
         {"params": vectors, "weight_decay": recipe.weight_decay if recipe.decay_norms else 0.0},
     ]
     fused = next(model.parameters()).is_cuda
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas, fused=fused)
+    betas = (recipe.beta1[0], recipe.beta2)
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=betas, fused=fused)
 
 
 def average_gradients(parameters: list[Tensor]) -> None:
@@ -228,6 +249,7 @@ class Run:
         self.optimizer = make_optimizer(model, recipe)
         self.ema = {key: value.detach().clone() for key, value in model.state_dict().items()}
         self.step, self.seconds, self.samples = 0, 0.0, 0
+        self.failures = 0  # steps without a finite gradient, in a row
 
     def update_ema(self) -> None:
         # A young average forgets its random start quickly.
@@ -273,6 +295,7 @@ def train_step(run: Run, batch: Batch, progress: float, lpips: LPIPS | None) -> 
     parameters = list(run.model.parameters())
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate(progress, run.recipe)
+        group["betas"] = (beta1(progress, run.recipe), run.recipe.beta2)
     with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=batch.images.is_cuda):
         gaussians = run.model(batch.inputs, batch.alphas)
     loss, terms = loss_terms(gaussians, batch, run.recipe, progress, lpips)
@@ -283,7 +306,15 @@ def train_step(run: Run, batch: Batch, progress: float, lpips: LPIPS | None) -> 
     if norm.isfinite():  # an accidental overflow costs one step, not the run
         run.optimizer.step()
         run.step += 1
+        run.failures = 0
         run.update_ema()
+    else:
+        run.failures += 1
+        if run.failures == MAX_FAILURES:
+            raise RuntimeError(
+                f"Training needs finite gradients, got none in {MAX_FAILURES} steps after step "
+                f"{run.step}: go on from the last checkpoint with a lower learning_rate."
+            )
     run.samples += len(batch.images) * (dist.get_world_size() if dist.is_initialized() else 1)
     return {"loss": loss.detach(), "gradient": norm, **{k: v.detach() for k, v in terms.items()}}
 
@@ -310,12 +341,10 @@ def train(arguments: argparse.Namespace) -> Path:
     checkpoint = out / "checkpoint.pt"
     if arguments.resume and checkpoint.is_file():
         run.load(checkpoint)
-    lpips = (
-        find_lpips(arguments.vgg).to(device)
-        if recipe.lpips_weight and find_lpips(arguments.vgg)
-        else None
-    )
-    if rank == 0 and recipe.lpips_weight and lpips is None:
+    lpips = find_lpips(arguments.vgg) if recipe.lpips_weight else None
+    if lpips is not None:
+        lpips.to(device)
+    elif rank == 0 and recipe.lpips_weight:
         print(
             "LPIPS is off: it needs torchvision's VGG-16 file (--vgg) and the package lpips or "
             "torchmetrics."

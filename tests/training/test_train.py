@@ -10,14 +10,35 @@ import pytest
 import torch
 
 from lgm import LGM, PRESETS, Preset, load_model
-from lgm.cameras import focal_length, world_to_camera
+from lgm.cameras import focal_length, input_poses, world_to_camera
 from lgm.training.data import BatchMaker, draw_cameras, merge
 from lgm.training.procedural import procedural_objects
-from lgm.training.train import RECIPES, Recipe, Run, learning_rate, loss_terms, stage_of
+from lgm.training.train import (
+    MAX_FAILURES,
+    RECIPES,
+    Recipe,
+    Run,
+    beta1,
+    learning_rate,
+    loss_terms,
+    stage_of,
+    train_step,
+)
 
 ROOT = Path(__file__).parents[2]
 TINY = replace(
     RECIPES["demo"], batch_sizes=(2,), sizes=(64,), stage_ends=(1.0,), distortion_chance=1.0
+)
+
+
+SMALL = Preset(
+    down_channels=(32, 32, 32),
+    down_attention=(False, False, False),
+    up_channels=(32, 32),
+    up_attention=(False, False),
+    splat_size=32,
+    input_size=64,
+    decoding="hull",
 )
 
 
@@ -30,9 +51,46 @@ def test_one_cycle_starts_low_peaks_and_ends_at_nothing():
     recipe = Recipe(learning_rate=4e-4, warmup=0.1)
     assert math.isclose(learning_rate(0.0, recipe), 1.6e-5)
     assert math.isclose(learning_rate(0.1, recipe), 4e-4)
-    assert math.isclose(learning_rate(1.0, recipe), 4e-8)
+    assert math.isclose(learning_rate(1.0, recipe), 1.6e-9)
     rates = [learning_rate(i / 100, recipe) for i in range(10, 101)]
     assert rates == sorted(rates, reverse=True)
+
+
+def test_schedule_is_torchs_one_cycle():
+    """Learning rate and momentum, as the original's scheduler sets them."""
+    optimizer = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=4e-4)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 4e-4, total_steps=1001, pct_start=0.1
+    )
+    recipe = Recipe(learning_rate=4e-4, warmup=0.099)  # torch's peak is at step 0.1 * 1001 - 1
+    for step in range(1001):
+        if step % 50 == 0:
+            group, progress = optimizer.param_groups[0], step / 1000
+            assert math.isclose(learning_rate(progress, recipe), group["lr"], abs_tol=2e-6)
+            assert math.isclose(beta1(progress, recipe), group["betas"][0], abs_tol=5e-4)
+        optimizer.step()
+        if step < 1000:
+            scheduler.step()
+
+
+def test_papers_world_is_that_of_the_first_view_and_its_targets_are_larger():
+    recipe = replace(TINY, preset="tiny", render_scale=2, distortion_chance=0.0, jitter_chance=0.0)
+    batch = BatchMaker(None, recipe, torch.device("cpu"), 3, workers=0).batch(0, progress=0.0)
+    assert batch.inputs.shape[-1] == 64 and batch.images.shape[-1] == 128
+    first = input_poses()[0].expand(2, 4, 4)
+    torch.testing.assert_close(batch.c2w[:, 0], first, atol=1e-5, rtol=0)
+
+
+def test_endless_overflow_stops_with_a_sentence(maker):
+    batch = maker.batch(0, progress=0.0)
+    model = LGM(SMALL)
+    run = Run(model, TINY)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    broken = replace(batch, images=torch.full_like(batch.images, float("nan")))
+    run.failures = MAX_FAILURES - 1
+    with pytest.raises(RuntimeError, match="finite gradients"):
+        train_step(run, broken, 0.5, None)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 
 def test_stages_follow_the_budget():
@@ -44,7 +102,8 @@ def test_default_recipe_is_the_papers():
     recipe = RECIPES["paper"]
     assert recipe.preset == "big"
     assert (recipe.rgb_weight, recipe.alpha_weight, recipe.lpips_weight) == (1, 1, 1)
-    assert (recipe.learning_rate, recipe.betas) == (4e-4, (0.9, 0.95))
+    assert (recipe.learning_rate, recipe.beta1, recipe.beta2) == (4e-4, (0.95, 0.85), 0.95)
+    assert recipe.sizes[0] * recipe.render_scale == PRESETS["big"].output_size
     assert (recipe.weight_decay, recipe.decay_norms) == (0.05, True)
     assert (recipe.distortion_chance, recipe.jitter_chance) == (0.5, 0.5)
     assert (recipe.view_count, recipe.gradient_clip) == (8, 1.0)
@@ -97,16 +156,7 @@ def test_merged_objects_keep_their_own_textures():
 
 def test_training_lowers_the_loss_on_one_batch(maker):
     torch.manual_seed(0)
-    small = Preset(
-        down_channels=(32, 32, 32),
-        down_attention=(False, False, False),
-        up_channels=(32, 32),
-        up_attention=(False, False),
-        splat_size=32,
-        input_size=64,
-        decoding="hull",
-    )
-    model = LGM(small)
+    model = LGM(SMALL)
     torch.nn.init.zeros_(model.conv.weight)
     torch.nn.init.zeros_(model.conv.bias)
     recipe = replace(TINY, learning_rate=3e-3)
