@@ -128,10 +128,12 @@ def _is_finite(tensor: Tensor) -> Tensor:
 
 
 def _background(background: float | Sequence[float] | Tensor, batch: int, views: int) -> Tensor:
-    try:
-        color = torch.as_tensor(background, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError):
-        color = torch.tensor(float("nan"))
+    color = background
+    if not isinstance(background, Tensor):
+        try:
+            color = torch.tensor(background, dtype=torch.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"A background needs numbers, got {background!r}.") from error
     if not color.isfinite().all():
         raise ValueError(f"A background needs finite numbers, got {background!r}.")
     if color.ndim == 2:
