@@ -145,7 +145,7 @@ def ready(model: LGM, x: Tensor) -> float:
 
 
 def readable(model: LGM, x: Tensor) -> Tensor:
-    x = x.to(model.compute_dtype, memory_format=torch.channels_last)
+    x = x.to(model.compute_dtype(x.device), memory_format=torch.channels_last)
     return model.conv(model.unet(x)).float()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,6 +18,8 @@ from .unet import Conv2d, UNet
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+log = logging.getLogger(__name__)
+
 
 class LGM(nn.Module):
     """The network. Its state dict has exactly the keys and shapes of the released files."""
@@ -29,28 +33,33 @@ class LGM(nn.Module):
         """The legacy weights learned quaternions of almost no length, drawn as no rotation at all.
         """
 
-    @property
-    def compute_dtype(self) -> torch.dtype:
-        """What the layers calculate in. Half precision has no fast kernels on the CPU: weights stay
-        small, math is fp32.
+        self.precision: torch.dtype | None = None
+        """What the layers calculate in; None: what their weights are stored in."""
+        self.fast = True
+        """On CUDA with Triton, run as a CUDA graph (`fast_unet`): several times faster, but seconds
+        to get ready, memory that stays taken, and all weights on the GPU. Not worth it for a
+        single object.
         """
-        weight = self.conv.weight
-        return (
-            torch.float32
-            if weight.device.type == "cpu" and weight.dtype == torch.float16
-            else weight.dtype
-        )
 
-    def features(self, inputs: Tensor) -> Tensor:
+    def compute_dtype(self, device: torch.device) -> torch.dtype:
+        """What the layers calculate in on `device`. Half precision has no fast kernels on the CPU:
+        weights stay small, math is fp32.
+        """
+        dtype = self.precision or self.conv.weight.dtype
+        return torch.float32 if device.type == "cpu" and dtype == torch.float16 else dtype
+
+    def features(self, x: Tensor) -> Tensor:
         """Raw channels before activation, float32 [B, 4, 14, h, w], from [B, 4, C, S, S]."""
-        x = inputs.flatten(0, 1)
-        if x.is_cuda and uses_triton(self.conv.weight):
+        batch, x = x.shape[:2], x.flatten(0, 1)
+        dtype = self.compute_dtype(x.device)
+        weight = self.conv.weight
+        if self.fast and x.is_cuda and dtype == weight.dtype and uses_triton(weight):
             from . import fast_unet  # imports Triton
 
             if fast_unet.can_run(self, x):
-                return fast_unet.features(self, x).unflatten(0, inputs.shape[:2])
-        x = x.to(self.compute_dtype, memory_format=torch.channels_last)
-        return self.conv(self.unet(x)).float().unflatten(0, inputs.shape[:2])
+                return fast_unet.features(self, x).unflatten(0, batch)
+        x = x.to(dtype, memory_format=torch.channels_last)
+        return self.conv(self.unet(x)).float().unflatten(0, batch)
 
     def forward(self, inputs: Tensor, alphas: Tensor | None = None) -> Gaussians:
         """Gaussians of B objects.
@@ -64,12 +73,21 @@ class LGM(nn.Module):
         Returns:
             B x (4 * h * w) Gaussians, index n = view * h * w + row * w + column.
         """
-        if self.preset.decoding == "hull":
-            guide, extra = self.guide(inputs, alphas)
-            return decode_hull(self.features(torch.cat([inputs, extra], dim=2)), guide)
-        features = self.features(inputs)
+        x, guide = self._guided(inputs, alphas)
+        return self._decode(self.features(x), guide)
+
+    def _guided(self, inputs: Tensor, alphas: Tensor | None) -> tuple[Tensor, Guide | None]:
+        """What the U-Net reads, and what its output is relative to."""
+        if self.preset.decoding != "hull":
+            return inputs, None
+        guide, extra = self.guide(inputs, alphas)
+        return torch.cat([inputs, extra], dim=2), guide
+
+    def _decode(self, features: Tensor, guide: Guide | None) -> Gaussians:
+        if guide is not None:
+            return decode_hull(features, guide)
         gaussians = decode(
-            features.permute(0, 1, 3, 4, 2).reshape(len(inputs), -1, OUTPUT_CHANNELS)
+            features.permute(0, 1, 3, 4, 2).reshape(len(features), -1, OUTPUT_CHANNELS)
         )
         if self.identity_rotations:
             gaussians.rotations.copy_(gaussians.rotations.new_tensor([1, 0, 0, 0]))
@@ -80,9 +98,7 @@ class LGM(nn.Module):
         network.
         """
         with torch.autocast(inputs.device.type, enabled=False):
-            colors = inputs[:, :, :3] * _channel(IMAGENET_STD, inputs) + _channel(
-                IMAGENET_MEAN, inputs
-            )
+            colors = seen_pictures(inputs)
             alphas = key_white(colors) if alphas is None else alphas
             levels = len(self.preset.down_channels) - len(self.preset.up_channels)
             pool = (1, 2**levels, 2**levels)
@@ -94,9 +110,16 @@ class LGM(nn.Module):
 
     @torch.inference_mode()
     def reconstruct(
-        self, views: Tensor, c2w: Tensor | None = None, size: int | None = None
+        self,
+        views: Tensor,
+        c2w: Tensor | None = None,
+        size: int | None = None,
+        fovy: float = FOVY,
+        device: torch.device | None = None,
     ) -> Gaussians:
         """Gaussians of one or more objects from pictures of any size.
+
+        Where half precision overflows, the calculation is repeated in float32, and stays there.
 
         Args:
             views: [4, 3, H, W] or [B, 4, 3, H, W], 0..1, on white, at azimuth 0, 90, 180, 270; or
@@ -104,16 +127,37 @@ class LGM(nn.Module):
             c2w: [4, 4, 4] or [B, 4, 4, 4] cameras of the views; default: elevation 0.
             size: side the views are resized to; default the preset's input size. `demo` also works
                 at 128.
+            fovy: full vertical angle of the cameras, degrees. Training saw the default only.
+            device: where to calculate; default: where the weights are.
 
         Raises:
             ValueError: views or cameras of another shape, or not finite.
+            RuntimeError: the network gave NaN or infinity even in float32.
         """
-        views = torch.as_tensor(views, device=self.conv.weight.device)
-        inputs, alphas = self.prepare(views, c2w, size)
-        return self(inputs, alphas)
+        views = torch.as_tensor(views, device=device or self.conv.weight.device)
+        x, guide = self._guided(*self.prepare(views, c2w, size, fovy))
+        return self._decode(self._finite_features(x), guide)
+
+    def _finite_features(self, x: Tensor) -> Tensor:
+        """`features`, in float32 if the chosen precision overflows (GTX 16xx cards do, LGM#92)."""
+        features, dtype = self.features(x), self.compute_dtype(x.device)
+        if features.isfinite().all():
+            return features
+        if dtype == torch.float32:
+            raise RuntimeError(
+                "The network needs to give finite numbers but gave NaN or infinity in float32 on "
+                f"{x.device}: try the CPU, or load the weights again."
+            )
+        log.warning("LGM gave NaN or infinity in %s on %s: using float32.", dtype, x.device)
+        self.precision = torch.float32
+        return self._finite_features(x)
 
     def prepare(
-        self, views: Tensor, c2w: Tensor | None = None, size: int | None = None
+        self,
+        views: Tensor,
+        c2w: Tensor | None = None,
+        size: int | None = None,
+        fovy: float = FOVY,
     ) -> tuple[Tensor, Tensor | None]:
         """Network inputs [B, 4, 9, size, size] and alphas (None without a fourth channel); see
         `reconstruct`.
@@ -133,13 +177,19 @@ class LGM(nn.Module):
         views = _resize(views, size)
         if alphas is not None:
             views, alphas = views.split((3, 1), dim=2)
-        return network_inputs(views, _batched_poses(c2w, views)), alphas
+        return network_inputs(views, _batched_poses(c2w, views), fovy), alphas
 
 
 def network_inputs(images: Tensor, c2w: Tensor, fovy: float = FOVY) -> Tensor:
     """[B, 4, 9, S, S] from pictures on white [B, 4, 3, S, S] and their cameras [B, 4, 4, 4]."""
     normalized = (images - _channel(IMAGENET_MEAN, images)) / _channel(IMAGENET_STD, images)
     return torch.cat([normalized, plucker_rays(c2w, images.shape[-1], fovy)], dim=2)
+
+
+def seen_pictures(inputs: Tensor) -> Tensor:
+    """Pictures on white [B, 4, 3, S, S], 0..1, that network inputs [B, 4, 9, S, S] were made of."""
+    colors = inputs[:, :, :3]
+    return colors * _channel(IMAGENET_STD, colors) + _channel(IMAGENET_MEAN, colors)
 
 
 def _channel(values: tuple[float, ...], like: Tensor) -> Tensor:

@@ -54,20 +54,27 @@ def draw(
 
 
 def normals_from_depth(depths: Tensor, c2w: Tensor, fovy: float = FOVY) -> Tensor:
-    """Unit world normals [V, 3, S, S] of the surface that depths [V, 1, S, S] (camera z) describe.
+    """Unit world normals [V, 3, H, W] of the surface that depths [V, 1, H, W] (camera z) describe.
+    """
+    return torch.einsum("vij,vjhw->vihw", c2w[:, :3, :3], camera_normals(depths, fovy))
+
+
+def camera_normals(depths: Tensor, fovy: float = FOVY) -> Tensor:
+    """The same in the camera's axes: +x right, +y up, +z towards the camera.
 
     Where the depth jumps, the side with the smaller step is taken: else every outline would get a
     rim of slanted normals.
     """
-    size = depths.shape[-1]
-    pixels = torch.arange(size, device=depths.device, dtype=depths.dtype) + 0.5 - size / 2
-    y, x = torch.meshgrid(-pixels, pixels, indexing="ij")
-    rays = torch.stack([x, y, torch.full_like(x, -focal_length(size, fovy))])
-    points = rays / focal_length(size, fovy) * depths  # [V, 3, S, S] in camera axes, y up
+    height, width = depths.shape[-2:]
+    focal = focal_length(height, fovy)
+    columns = torch.arange(width, device=depths.device, dtype=depths.dtype) + 0.5 - width / 2
+    rows = torch.arange(height, device=depths.device, dtype=depths.dtype) + 0.5 - height / 2
+    y, x = torch.meshgrid(-rows, columns, indexing="ij")
+    rays = torch.stack([x, y, torch.full_like(x, -focal)])
+    points = rays / focal * depths  # [V, 3, H, W] in camera axes, y up
     across = _smaller_step(points, dim=3)
     down = _smaller_step(points, dim=2)
-    normals = F.normalize(torch.linalg.cross(down, across, dim=1), dim=1)
-    return torch.einsum("vij,vjhw->vihw", c2w[:, :3, :3], normals)
+    return F.normalize(torch.linalg.cross(down, across, dim=1), dim=1)
 
 
 def _smaller_step(points: Tensor, dim: int) -> Tensor:

@@ -28,24 +28,26 @@ class GroupNorm(nn.GroupNorm):
         self.silu = silu
 
     def forward(self, x: Tensor) -> Tensor:
-        return group_norm_silu(x, self.weight, self.bias, self.num_groups, self.eps, self.silu)
+        weight, bias = self.weight.to(x.device), self.bias.to(x.device)
+        return group_norm_silu(x, weight, bias, self.num_groups, self.eps, self.silu)
 
 
 class Conv2d(nn.Conv2d):
-    """A convolution in its input's precision, whatever its weights are stored in: fp16 files run in
-    fp32 on the CPU.
+    """A convolution where its input is and in its precision, wherever and in whatever its weights
+    are stored: fp16 files run in fp32 on the CPU, and weights that don't fit on a GPU may stay
+    behind.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
+        return self._conv_forward(x, self.weight.to(x), self.bias.to(x))
 
 
 class Linear(nn.Linear):
-    """A linear layer in its input's precision."""
+    """A linear layer where its input is and in its precision."""
 
     def forward(self, x: Tensor) -> Tensor:
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        return F.linear(x, self.weight.to(x.dtype), bias)
+        bias = None if self.bias is None else self.bias.to(x)
+        return F.linear(x, self.weight.to(x), bias)
 
 
 def conv3x3(channels_in: int, channels_out: int, stride: int = 1) -> Conv2d:
