@@ -26,7 +26,7 @@ from lgm.model import LGM, network_inputs
 from lgm.presets import PRESETS
 
 BAR = 1e-4  # largest difference allowed in an activated value
-FIELDS = [field.name for field in fields(Gaussians)]
+FIELDS = [field.name for field in fields(Gaussians)[: len(CHANNELS)]]
 
 
 def main() -> None:

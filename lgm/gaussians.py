@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .spherical_harmonics import BAND_WIDTHS, half_turn_sh, sh_basis
+
 CHANNELS = (
     3,
     1,
@@ -22,23 +24,32 @@ CHANNELS = (
 
 @dataclass(frozen=True)
 class Gaussians:
-    """A batch of B sets of N anisotropic Gaussians, activated values."""
+    """A batch of B sets of N anisotropic Gaussians, activated values.
+
+    With `sh`, the color depends on where a Gaussian is seen from: see `colors_toward`.
+    """
 
     positions: Tensor  # [B, N, 3], world units
     opacities: Tensor  # [B, N, 1], 0..1
     scales: Tensor  # [B, N, 3], standard deviations in world units, linear
     rotations: Tensor  # [B, N, 4], unit quaternion w, x, y, z
-    colors: Tensor  # [B, N, 3], straight sRGB values 0..1
+    colors: Tensor  # [B, N, 3], straight sRGB values 0..1; beside `sh` any value, 0.5 + C0 DC
+    sh: Tensor | None = None  # [B, N, 3 | 8 | 15, 3], spherical harmonics of degrees 1 to 1 | 2 | 3
 
     def __post_init__(self) -> None:
         batch = self.positions.shape[:-1]
-        for field, width in zip(fields(self), CHANNELS, strict=True):
+        for field, width in zip(fields(self), CHANNELS, strict=False):
             shape = getattr(self, field.name).shape
             if len(shape) != 3 or shape != (*batch, width):
                 raise ValueError(
                     f"Gaussians need {field.name} of shape {[*batch, width]} ([B, N, {width}]), "
                     f"got {list(shape)}."
                 )
+        if self.sh is not None and self.sh.shape not in [(*batch, m, 3) for m in BAND_WIDTHS[1:]]:
+            raise ValueError(
+                f"Gaussians need sh of shape {[*batch, 'M', 3]} with M = 3, 8 or 15 (degrees 1 to "
+                f"3), got {list(self.sh.shape)}."
+            )
 
     @property
     def batch_size(self) -> int:
@@ -53,9 +64,13 @@ class Gaussians:
     def device(self) -> torch.device:
         return self.positions.device
 
+    def tensors(self) -> dict[str, Tensor]:
+        """The fields that are there, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
     def map(self, function) -> Gaussians:
         """The record with `function` applied to every tensor."""
-        return Gaussians(*(function(getattr(self, field.name)) for field in fields(self)))
+        return Gaussians(**{name: function(value) for name, value in self.tensors().items()})
 
     def to(self, *args, **kwargs) -> Gaussians:
         """The record moved or cast like `torch.Tensor.to`."""
@@ -98,6 +113,19 @@ def decode(features: Tensor) -> Gaussians:
     )
 
 
+def colors_toward(gaussians: Gaussians, eye: Tensor) -> Tensor:
+    """Colors [B, N, 3] as seen from `eye`, [3] or [B, 3] in world units (Kerbl et al. 2023).
+
+    max(0, base + sum of sh Y(d)) with d the unit vector from the eye to the Gaussian; without `sh`
+    the base color as it is.
+    """
+    if gaussians.sh is None:
+        return gaussians.colors
+    directions = F.normalize(gaussians.positions - eye.reshape(-1, 1, 3), dim=-1)
+    basis = sh_basis(directions)[..., None, : gaussians.sh.shape[-2]]
+    return (gaussians.colors + (basis @ gaussians.sh)[..., 0, :]).clamp(min=0)
+
+
 def flip_y_z(gaussians: Gaussians) -> Gaussians:
     """Half a turn about x: our y-up world <-> 3DGS files and ComfyUI's SPLAT (y down). Its own
     inverse up to q = -q.
@@ -107,9 +135,22 @@ def flip_y_z(gaussians: Gaussians) -> Gaussians:
         gaussians,
         positions=gaussians.positions * gaussians.positions.new_tensor([1, -1, -1]),
         rotations=torch.stack([-x, w, -z, y], dim=-1),  # (0, 1, 0, 0) * q
+        sh=None if gaussians.sh is None else half_turn_sh(gaussians.sh),
     )
 
 
-def concatenate(parts: list[Gaussians]) -> Gaussians:
-    """Objects joined along the batch; all need the same N."""
-    return Gaussians(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Gaussians)))
+def concatenate(parts: list[Gaussians], dim: int = 0) -> Gaussians:
+    """Objects side by side in a batch (dim 0; all need the same N), or merged into one (dim 1; all
+    need the same B). Where some have higher bands, the others get zeros for them.
+    """
+    width = max((part.sh.shape[2] for part in parts if part.sh is not None), default=0)
+    if width:
+        parts = [replace(part, sh=_padded_sh(part, width)) for part in parts]
+    tensors = [part.tensors() for part in parts]
+    return Gaussians(**{name: torch.cat([t[name] for t in tensors], dim) for name in tensors[0]})
+
+
+def _padded_sh(gaussians: Gaussians, width: int) -> Tensor:
+    if gaussians.sh is None:
+        return gaussians.positions.new_zeros(*gaussians.positions.shape[:2], width, 3)
+    return F.pad(gaussians.sh, (0, 0, 0, width - gaussians.sh.shape[2]))

@@ -12,8 +12,6 @@ from ..gaussians import Gaussians, flip_y_z
 
 Frame = Literal["y-down", "y-up"]  # of a file; memory is always y-up
 
-SH_C0 = 0.28209479177387814  # spherical harmonic of degree 0, 1 / (2 sqrt(pi))
-
 NAMES = (  # of every column, as 3DGS files have them
     ("x", "y", "z"),
     ("opacity",),
@@ -31,6 +29,7 @@ class Columns(NamedTuple):
     scales: np.ndarray  # [N, 3], linear
     rotations: np.ndarray  # [N, 4], w, x, y, z
     colors: np.ndarray  # [N, 3], sRGB 0..1
+    sh: np.ndarray | None = None  # [N, 3 | 8 | 15, 3]
 
 
 def is_y_down(frame: Frame) -> bool:
@@ -45,8 +44,9 @@ def is_y_down(frame: Frame) -> bool:
 def from_columns(name: str, columns: Columns, *, y_down: bool) -> Gaussians:
     """Gaussians [1, N, ..] (float32, CPU, y-up) from what a file holds.
 
-    Colors are clamped to 0..1: where higher bands were dropped, a base color may lie outside. A
-    quaternion of length zero becomes the identity (some exporters write zeros for round Gaussians).
+    Colors are clamped to 0..1, unless there is `sh`: beside higher bands a base color may well lie
+    outside. A quaternion of length zero becomes the identity (some exporters write zeros for round
+    Gaussians).
 
     Args:
         name: what to call the file in messages.
@@ -57,9 +57,14 @@ def from_columns(name: str, columns: Columns, *, y_down: bool) -> Gaussians:
         ValueError: NaN, infinite or negative values, opacities outside 0..1.
     """
     with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused
-        columns = Columns(*(np.array(column, np.float32) for column in columns))
-    for names, column in zip(NAMES, columns, strict=True):
+        columns = Columns(
+            *(c if c is None else np.array(c, np.float32, order="C") for c in columns)
+        )
+    for names, column in zip(NAMES, columns, strict=False):
         require_finite(name, names, column)
+    if columns.sh is not None:
+        values = columns.sh.reshape(len(columns.sh), -1)
+        require_finite(name, ("a higher band",) * values.shape[1], values)
     negative = int((columns.scales < 0).sum())
     if negative:
         raise ValueError(f"{name} has {negative:,} negative scales: a size can't be below zero.")
@@ -69,9 +74,9 @@ def from_columns(name: str, columns: Columns, *, y_down: bool) -> Gaussians:
     columns = columns._replace(
         opacities=columns.opacities.clip(0, 1),
         rotations=normalize(columns.rotations),
-        colors=columns.colors.clip(0, 1),
+        colors=columns.colors.clip(0, 1) if columns.sh is None else columns.colors,
     )
-    gaussians = Gaussians(*(torch.from_numpy(column)[None] for column in columns))
+    gaussians = Gaussians(*(c if c is None else torch.from_numpy(c)[None] for c in columns))
     return flip_y_z(gaussians) if y_down else gaussians
 
 
@@ -87,7 +92,7 @@ def to_columns(gaussians: Gaussians, *, y_down: bool) -> Columns:
             "write each item(i) to its own file."
         )
     record = gaussians.detach().to("cpu", torch.float32)
-    for key, value in vars(record).items():
+    for key, value in record.tensors().items():
         bad = int((~value.isfinite()).sum())
         if bad:
             raise ValueError(
@@ -99,7 +104,7 @@ def to_columns(gaussians: Gaussians, *, y_down: bool) -> Columns:
             f"None of {gaussians.count:,} Gaussians has an opacity of 0.005 or more: not written."
         )
     record = flip_y_z(record) if y_down else record
-    return Columns(*(value[0].numpy() for value in vars(record).values()))
+    return Columns(**{key: value[0].numpy() for key, value in record.tensors().items()})
 
 
 def require_finite(name: str, names: Sequence[str], values: np.ndarray) -> None:

@@ -10,15 +10,16 @@ import base64
 import json
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..gaussians import Gaussians
-from .columns import SH_C0, Columns, from_columns, require_finite, to_columns
+from ..gaussians import Gaussians, concatenate
+from ..spherical_harmonics import BAND_WIDTHS, SH_C0, rotate_sh
+from .columns import Columns, from_columns, require_finite, to_columns
 from .files import Source, read_source, write_atomically
 
 EXTENSION = "KHR_gaussian_splatting"
@@ -29,6 +30,11 @@ ATTRIBUTES = {  # semantic -> accessor type
     f"{EXTENSION}:OPACITY": "SCALAR",
     f"{EXTENSION}:SH_DEGREE_0_COEF_0": "VEC3",
 }
+HIGHER_BANDS = tuple(  # all of a degree or none, each VEC3
+    f"{EXTENSION}:SH_DEGREE_{degree}_COEF_{index}"
+    for degree in (1, 2, 3)
+    for index in range(2 * degree + 1)
+)
 WIDTHS = {"SCALAR": 1, "VEC3": 3, "VEC4": 4}
 COMPONENTS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 FLOAT, UNSIGNED_BYTE, POINTS, ARRAY_BUFFER = 5126, 5121, 0, 34962
@@ -50,28 +56,35 @@ def write_gltf(path: str | Path | None, gaussians: Gaussians) -> bytes:
         RuntimeError: the place can't be written.
     """
     columns = to_columns(gaussians, y_down=False)
+    bands = [] if columns.sh is None else columns.sh.swapaxes(0, 1)
     values = (
         columns.positions,
         np.roll(columns.rotations, -1, axis=1),  # wxyz -> xyzw
         columns.scales,
         columns.opacities,
         (columns.colors - 0.5) / SH_C0,
+        *bands,
     )
     fallback = np.concatenate([srgb_to_linear(columns.colors), columns.opacities], axis=1)
     blobs = [value.astype("<f4").tobytes() for value in values]
     blobs.append((fallback * 255).round().clip(0, 255).astype(np.uint8).tobytes())
-    data = glb(describe(columns.positions, blobs), b"".join(blobs))
+    attributes = ATTRIBUTES | dict.fromkeys(HIGHER_BANDS[: len(bands)], "VEC3")
+    data = glb(describe(columns.positions, blobs, attributes), b"".join(blobs))
     if path is not None:
         write_atomically(path, data)
     return data
 
 
-def describe(positions: np.ndarray, blobs: list[bytes]) -> dict[str, Any]:
-    """The JSON for a binary chunk of `blobs`: one per splat attribute, then the fallback color."""
+def describe(
+    positions: np.ndarray, blobs: list[bytes], attributes: dict[str, str]
+) -> dict[str, Any]:
+    """The JSON for a binary chunk of `blobs`: one per splat attribute (semantic -> accessor type),
+    then the fallback color.
+    """
     count = len(positions)
     accessors = [
         {"bufferView": index, "componentType": FLOAT, "count": count, "type": kind}
-        for index, kind in enumerate(ATTRIBUTES.values())
+        for index, kind in enumerate(attributes.values())
     ]
     accessors[0]["min"] = positions.min(axis=0).tolist()  # required of positions
     accessors[0]["max"] = positions.max(axis=0).tolist()
@@ -90,7 +103,7 @@ def describe(positions: np.ndarray, blobs: list[bytes]) -> dict[str, Any]:
                     {
                         "mode": POINTS,
                         "attributes": {
-                            key: index for index, key in enumerate([*ATTRIBUTES, "COLOR_0"])
+                            key: index for index, key in enumerate([*attributes, "COLOR_0"])
                         },
                         "extensions": {
                             EXTENSION: {"kernel": "ellipse", "colorSpace": "srgb_rec709_display"}
@@ -124,7 +137,8 @@ def glb(document: dict[str, Any], binary: bytes) -> bytes:
 def read_gltf(source: Source) -> Gaussians:
     """Gaussians [1, N, ..] (float32, CPU, y-up) of all splats of a `.glb` or `.gltf` scene.
 
-    Nodes place the splats. Of higher bands only the base color is used; linear colors become sRGB.
+    Nodes place the splats, and turn their higher bands with them. Linear colors become sRGB, which
+    higher bands can't: of such a splat the base color is used.
     Only data inside the file is read: a file that points to others is refused.
 
     Raises:
@@ -142,9 +156,7 @@ def read_gltf(source: Source) -> Gaussians:
         decode(name, asset.columns(primitive), is_linear(name, primitive), matrix)
         for primitive, matrix in splats
     ]
-    return Gaussians(
-        *(torch.cat([getattr(part, f.name) for part in parts], dim=1) for f in fields(Gaussians))
-    )
+    return concatenate(parts, dim=1)
 
 
 def parse(name: str, data: bytes) -> tuple[dict[str, Any], bytes]:
@@ -282,9 +294,12 @@ class Asset:
             raise ValueError(
                 f"{self.name} holds an incomplete splat: it lacks {', '.join(missing)}."
             )
+        bands = [semantic for semantic in HIGHER_BANDS if semantic in attributes]
+        if len(bands) not in BAND_WIDTHS or bands != list(HIGHER_BANDS[: len(bands)]):
+            raise self.invalid(f"{len(bands)} higher bands are not all of degree 1, 1-2 or 1-3")
         columns = {
             semantic: self.attribute(semantic, kind, attributes[semantic])
-            for semantic, kind in ATTRIBUTES.items()
+            for semantic, kind in (ATTRIBUTES | dict.fromkeys(bands, "VEC3")).items()
         }
         counts = {len(column) for column in columns.values()}
         if len(counts) > 1:
@@ -356,15 +371,19 @@ def decode(
     name: str, columns: dict[str, np.ndarray], linear: bool, matrix: np.ndarray
 ) -> Gaussians:
     """One primitive's Gaussians in the world of its scene."""
-    positions, xyzw, scales, opacities, sh = columns.values()
+    positions, xyzw, scales, opacities, dc, *bands = columns.values()
     size, rotation, quaternion = similarity(name, matrix)
-    colors = sh * SH_C0 + 0.5
+    colors = dc * SH_C0 + 0.5
+    sh = np.stack(bands, axis=1) if bands and not linear else None
+    if sh is not None and not np.array_equal(rotation, np.eye(3)):  # as they are, if nothing turns
+        sh = rotate_sh(torch.from_numpy(sh), torch.from_numpy(rotation)).numpy()
     columns = Columns(
         positions=positions @ (size * rotation).T + matrix[:3, 3],
         opacities=opacities,
         scales=scales * size,
         rotations=np.roll(xyzw, 1, axis=1) @ product_matrix(quaternion).T,
         colors=linear_to_srgb(colors) if linear else colors,
+        sh=sh,
     )
     return from_columns(name, columns, y_down=False)
 

@@ -1,7 +1,8 @@
-"""3DGS PLY (Kerbl et al. 2023): one element `vertex`, 14 properties, +y down.
+"""3DGS PLY (Kerbl et al. 2023): one element `vertex`, 14 properties or more, +y down.
 
 Stored: opacity as logit, scale as natural logarithm, color as spherical harmonic of degree 0,
-quaternion w, x, y, z. Facts about PLY itself: Turk 1994.
+quaternion w, x, y, z; where colors depend on the direction, `f_rest_*` holds the higher bands, all
+of red before green before blue. Facts about PLY itself: Turk 1994.
 """
 
 from __future__ import annotations
@@ -14,15 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from ..gaussians import Gaussians
-from .columns import (
-    SH_C0,
-    Columns,
-    Frame,
-    from_columns,
-    is_y_down,
-    require_finite,
-    to_columns,
-)
+from ..spherical_harmonics import BAND_WIDTHS, SH_C0
+from .columns import Columns, Frame, from_columns, is_y_down, require_finite, to_columns
 from .files import Source, read_source, write_atomically
 
 FIELDS = (
@@ -36,6 +30,7 @@ TYPES = {
     **{"float": "f4", "double": "f8", "float32": "f4", "float64": "f8"},
 }
 FORMATS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
+REST_COUNTS = (*(3 * width for width in BAND_WIDTHS), 72)  # of degree 4, the bands up to 3 are read
 MAX_HEADER_BYTES = 1 << 16  # a 3DGS header with all bands has 1.5 KB
 
 
@@ -50,18 +45,23 @@ def write_ply(path: str | Path | None, gaussians: Gaussians) -> bytes:
         RuntimeError: the place can't be written.
     """
     columns = to_columns(gaussians, y_down=True)
+    count = len(columns.positions)
     opacities = columns.opacities.clip(1e-6, 1 - 1e-6)
+    sh = np.empty((count, 0, 3), np.float32) if columns.sh is None else columns.sh
+    rest = sh.swapaxes(1, 2).reshape(count, -1)
     table = np.concatenate(
         [
             columns.positions,
             (columns.colors - 0.5) / SH_C0,
+            rest,
             np.log(opacities / (1 - opacities)),
             np.log(columns.scales + 1e-8),
             columns.rotations,
         ],
         axis=1,
     )
-    properties = [f"property float {field}" for field in FIELDS]
+    names = (*FIELDS[:6], *rest_fields(rest.shape[1]), *FIELDS[6:])
+    properties = [f"property float {name}" for name in names]
     header = [
         "ply",
         "format binary_little_endian 1.0",
@@ -83,8 +83,8 @@ def read_ply(source: Source, *, frame: Frame = "y-down") -> Gaussians:
         source: a path, or the bytes.
         frame: what the file holds; a PLY can't say. "y-up" reads files of the original LGM code.
 
-    Properties may come in any order, scalar type and byte order; unknown ones are ignored, so of a
-    splat with higher bands (`f_rest_*`) the base color is used.
+    Properties may come in any order, scalar type and byte order; unknown ones are ignored. Bands of
+    degree 4 are dropped.
 
     Raises:
         ValueError: anything else, naming the file and the property.
@@ -93,12 +93,18 @@ def read_ply(source: Source, *, frame: Frame = "y-down") -> Gaussians:
     name, data = read_source(source)
     header = parse_header(name, data)
     table = (ascii_table if header.order == "" else binary_table)(name, data, header)
-    require_finite(name, FIELDS, table)
-    positions, sh, logits, log_scales, rotations = np.split(table, [3, 6, 7, 10], axis=1)
+    require_finite(name, header.fields, table)
+    positions, dc, logits, log_scales, rotations, rest = np.split(table, [3, 6, 7, 10, 14], axis=1)
+    sh = rest.reshape(len(rest), 3, -1).swapaxes(1, 2)[:, : BAND_WIDTHS[-1]]
     with np.errstate(over="ignore"):  # overflow gives 0 or infinity, and infinity is refused next
         opacities, scales = 1 / (1 + np.exp(-logits)), np.exp(log_scales)
-    columns = Columns(positions, opacities, scales, rotations, sh * SH_C0 + 0.5)
+    colors = dc * SH_C0 + 0.5
+    columns = Columns(positions, opacities, scales, rotations, colors, sh if sh.size else None)
     return from_columns(name, columns, y_down=y_down)
+
+
+def rest_fields(count: int) -> tuple[str, ...]:
+    return tuple(f"f_rest_{index}" for index in range(count))
 
 
 @dataclass
@@ -112,6 +118,10 @@ class Element:
         return "list" in self.properties.values()
 
     @property
+    def rest_count(self) -> int:
+        return sum(key.startswith("f_rest_") for key in self.properties)
+
+    @property
     def stride(self) -> int:
         """Bytes per record; lists have none."""
         return sum(np.dtype(code).itemsize for code in self.properties.values())
@@ -123,6 +133,11 @@ class Header:
     before: list[Element]  # that precede `vertex` in the file
     vertex: Element
     size: int  # bytes
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The properties that are read."""
+        return (*FIELDS, *rest_fields(self.vertex.rest_count))
 
 
 def parse_header(name: str, data: bytes) -> Header:
@@ -201,12 +216,18 @@ def require_splat(name: str, vertex: Element) -> None:
         raise ValueError(
             f"{name} has list properties in its vertices ({', '.join(lists[:3])}): remove them."
         )
+    rest = vertex.rest_count
+    if rest not in REST_COUNTS or not vertex.properties.keys() >= set(rest_fields(rest)):
+        raise ValueError(
+            f"{name} has {rest} properties f_rest_*, needed are f_rest_0 to f_rest_8, f_rest_23 or "
+            "f_rest_44 (spherical harmonics of degree 1, 2 or 3): export it again."
+        )
     if vertex.count == 0:
         raise ValueError(f"{name} has zero vertices: there is nothing to show.")
 
 
 def binary_table(name: str, data: bytes, header: Header) -> np.ndarray:
-    """[N, 14] float32 in FIELDS order from a binary body."""
+    """[N, columns] float32 in the order of `header.fields`, from a binary body."""
     start = header.size
     for element in header.before:
         if element.has_lists:
@@ -215,25 +236,26 @@ def binary_table(name: str, data: bytes, header: Header) -> np.ndarray:
             )
         start += element.count * element.stride
     codes, count, stride = header.vertex.properties, header.vertex.count, header.vertex.stride
+    fields = header.fields
     require_bytes(name, count, count * stride, len(data) - start)
     sizes = [np.dtype(code).itemsize for code in codes.values()]
     offsets = dict(zip(codes, np.cumsum([0, *sizes]).tolist(), strict=False))
-    layout = {  # the 14 columns where they lie; what is between them is never read
-        "names": FIELDS,
-        "formats": [header.order + codes[field] for field in FIELDS],
-        "offsets": [offsets[field] for field in FIELDS],
+    layout = {  # the columns where they lie; what is between them is never read
+        "names": fields,
+        "formats": [header.order + codes[field] for field in fields],
+        "offsets": [offsets[field] for field in fields],
         "itemsize": stride,
     }
     rows = np.frombuffer(data, np.dtype(layout), count=count, offset=start)
-    table = np.empty((count, len(FIELDS)), np.float32)
+    table = np.empty((count, len(fields)), np.float32)
     with np.errstate(over="ignore"):  # a double beyond float32 becomes infinite and is refused
-        for column, field in enumerate(FIELDS):
+        for column, field in enumerate(fields):
             table[:, column] = rows[field]
     return table
 
 
 def ascii_table(name: str, data: bytes, header: Header) -> np.ndarray:
-    """[N, 14] float32 in FIELDS order from an ASCII body, one record a line."""
+    """[N, columns] float32 in the order of `header.fields`, from an ASCII body, a record a line."""
     count, keys = header.vertex.count, list(header.vertex.properties)
     require_bytes(
         name, count, count * (2 * len(keys)) - 1, len(data) - header.size
@@ -246,7 +268,7 @@ def ascii_table(name: str, data: bytes, header: Header) -> np.ndarray:
             f"{name} is truncated: its header says {count:,} vertices, {len(rows):,} lines follow."
         )
     try:
-        columns = [keys.index(field) for field in FIELDS]
+        columns = [keys.index(field) for field in header.fields]
         return np.loadtxt(rows, np.float32, comments=None, usecols=columns, ndmin=2)
     except ValueError as error:
         raise ValueError(f"{name} is not a valid ASCII PLY ({error}).") from error

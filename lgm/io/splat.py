@@ -24,7 +24,8 @@ def write_splat(path: str | Path | None, gaussians: Gaussians) -> bytes:
     """The bytes of a `.splat` (+y down), also written to `path` unless it is None.
 
     Gaussians fainter than 0.005 are left out; the others keep their order. Color and opacity are
-    rounded to 1/255, quaternion components to 1/128.
+    rounded to 1/255, quaternion components to 1/128. The format has no room for higher bands: `sh`
+    is dropped, and the base color stays.
 
     Raises:
         ValueError: a batch other than one, values that are not finite, nothing visible.

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from ..gaussians import Gaussians
-from .columns import SH_C0, Columns, Frame, from_columns, is_y_down, to_columns
+from ..spherical_harmonics import BAND_WIDTHS, SH_C0
+from .columns import Columns, Frame, from_columns, is_y_down, to_columns
 from .files import Source, read_source, write_atomically
 
 HEADER = struct.Struct("<4sIIBBBB")  # magic, version, count, SH degree, fractional bits, flags, 0
@@ -47,6 +48,7 @@ class Header:
             "colors": 3,
             "scales": 3,
             "rotations": 4 if self.version == 3 else 3,
+            "sh": 3 * SH_VECTORS[self.degree],
         }
 
 
@@ -55,7 +57,8 @@ def write_spz(path: str | Path | None, gaussians: Gaussians) -> bytes:
 
     Gaussians fainter than 0.005 are left out; the others keep their order. Rounding: positions to
     2^-16 units (coarser beyond 128 units), opacity to 1/255, color to 1/136, scales to steps of 6
-    percent within [4.5e-5, 379], quaternion components to 1/723.
+    percent within [4.5e-5, 379], quaternion components to 1/723, higher bands to 1/128 within
+    [-1, 127/128].
 
     Raises:
         ValueError: a batch other than one, values that are not finite, nothing visible, positions
@@ -70,8 +73,10 @@ def write_spz(path: str | Path | None, gaussians: Gaussians) -> bytes:
         to_bytes(((columns.colors - 0.5) / COLOR_RANGE + 0.5) * 255),
         to_bytes((np.log(columns.scales.clip(1e-9)) + 10) * 16),
         pack_rotations(columns.rotations),
+        *([] if columns.sh is None else [to_bytes(columns.sh * 128 + 128)]),  # red is next to green
     )
-    header = HEADER.pack(MAGIC, 3, len(columns.positions), 0, bits, 0, 0)
+    degree = 0 if columns.sh is None else SH_VECTORS.index(columns.sh.shape[1])
+    header = HEADER.pack(MAGIC, 3, len(columns.positions), degree, bits, 0, 0)
     data = gzip.compress(b"".join([header, *(part.tobytes() for part in parts)]), mtime=0)
     if path is not None:
         write_atomically(path, data)
@@ -85,7 +90,7 @@ def read_spz(source: Source, *, frame: Frame = "y-down") -> Gaussians:
         source: a path, or the bytes.
         frame: what the file holds; see the top of this module.
 
-    Of a splat with higher bands the base color is used.
+    Bands of degree 4 are dropped.
 
     Raises:
         ValueError: another version, a truncated or damaged stream, more data than the header says,
@@ -100,6 +105,7 @@ def read_spz(source: Source, *, frame: Frame = "y-down") -> Gaussians:
         scales=np.exp(raw["scales"] / 16 - 10),
         rotations=unpack_rotations(raw["rotations"]),
         colors=(raw["colors"] / 255 - 0.5) * COLOR_RANGE + 0.5,
+        sh=unpack_sh(raw["sh"]) if header.degree else None,
     )
     return from_columns(name, columns, y_down=y_down)
 
@@ -118,9 +124,7 @@ def unpack(name: str, data: bytes) -> tuple[Header, dict[str, np.ndarray]]:
         header = parse_header(name, stream.decompress(data, HEADER.size))
         size = header.count * sum(header.widths.values())
         body = stream.decompress(stream.unconsumed_tail, size)
-        rest = header.count * 3 * SH_VECTORS[header.degree] + (
-            1 << 20
-        )  # higher bands, extension records
+        rest = 1 << 20  # extension records
         while rest > 0 and stream.unconsumed_tail:  # read to the checksum, keep nothing
             rest -= len(stream.decompress(stream.unconsumed_tail, min(rest, 1 << 24)))
     except zlib.error as error:
@@ -230,6 +234,12 @@ def unpack_rotations(raw: np.ndarray) -> np.ndarray:
         words = np.where(stored, words >> 10, words)
     xyzw[np.arange(len(xyzw)), largest] = remaining(xyzw)[:, 0]
     return np.roll(xyzw, 1, axis=1)
+
+
+def unpack_sh(raw: np.ndarray) -> np.ndarray:
+    """[N, M, 3] coefficients of degrees 1 to 3 from bytes, 128 being zero."""
+    vectors = raw.reshape(len(raw), -1, 3)[:, : BAND_WIDTHS[-1]]
+    return (vectors.astype(np.float32) - 128) / 128
 
 
 def remaining(others: np.ndarray) -> np.ndarray:

@@ -13,8 +13,10 @@ from lgm.gaussians import Gaussians
 MEMORY_LIMIT = 100 << 20
 
 
-def random_gaussians(count: int = 300, seed: int = 0, batch: int = 1) -> Gaussians:
-    """Every Gaussian visible, so that files keep all rows."""
+def random_gaussians(count: int = 300, seed: int = 0, batch: int = 1, bands: int = 0) -> Gaussians:
+    """Every Gaussian visible, so that files keep all rows; with bands, some base colors lie outside
+    0..1.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(low: float, high: float, width: int) -> torch.Tensor:
@@ -25,7 +27,8 @@ def random_gaussians(count: int = 300, seed: int = 0, batch: int = 1) -> Gaussia
         opacities=uniform(0.02, 0.98, 1),
         scales=uniform(0.002, 0.1, 3),
         rotations=F.normalize(torch.randn(batch, count, 4, generator=generator), dim=-1),
-        colors=uniform(0, 1, 3),
+        colors=uniform(-0.1, 1.1, 3) if bands else uniform(0, 1, 3),
+        sh=uniform(-0.9, 0.9, 3 * bands).unflatten(-1, (bands, 3)) if bands else None,
     )
 
 
@@ -49,6 +52,7 @@ def assert_same(
     scales: float = 1e-5,
     rotations: float = 1e-6,
     colors: float = 1e-6,
+    sh: float = 1e-6,
 ) -> None:
     """Tolerances are absolute, that of the scales is relative."""
     assert found.count == expected.count
@@ -63,6 +67,9 @@ def assert_same(
         rtol=0,
     )
     close(found.colors, expected.colors, atol=colors, rtol=0)
+    assert (found.sh is None) == (expected.sh is None)
+    if found.sh is not None:
+        close(found.sh, expected.sh, atol=sh, rtol=0)
 
 
 def read_or_refuse(read, data: bytes) -> Gaussians | None:
@@ -77,11 +84,11 @@ def read_or_refuse(read, data: bytes) -> Gaussians | None:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < MEMORY_LIMIT, f"{peak:,} bytes for an input of {len(data):,}"
-    for name, value in vars(gaussians).items():
+    for name, value in gaussians.tensors().items():
         assert value.dtype == torch.float32 and value.isfinite().all(), name
     assert gaussians.batch_size == 1 and gaussians.count > 0
     assert ((gaussians.opacities >= 0) & (gaussians.opacities <= 1)).all()
-    assert ((gaussians.colors >= 0) & (gaussians.colors <= 1)).all()
+    assert gaussians.sh is not None or ((gaussians.colors >= 0) & (gaussians.colors <= 1)).all()
     assert (gaussians.scales >= 0).all()
     lengths = gaussians.rotations.norm(dim=-1)
     torch.testing.assert_close(lengths, torch.ones_like(lengths), atol=1e-5, rtol=0)

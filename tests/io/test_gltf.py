@@ -15,6 +15,7 @@ import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lgm.gaussians import colors_toward
 from lgm.io import read_gltf, write_gltf
 
 FUZZ = settings(max_examples=100, deadline=None, database=None)
@@ -42,8 +43,18 @@ def unpack(data: bytes) -> tuple[dict, bytes]:
     return json.loads(data[20:start]), data[start + 8 :]
 
 
-def by_hand(types: dict[str, tuple[int, str]] | None = None, space: str = "srgb_rec709_display"):
-    """Two equal Gaussians, interleaved; `types`: component type and struct code by semantic."""
+BANDS = [f"{KHR}:SH_DEGREE_{l}_COEF_{i}" for l in (1, 2, 3) for i in range(2 * l + 1)]
+
+
+def by_hand(
+    types: dict[str, tuple[int, str]] | None = None,
+    space: str = "srgb_rec709_display",
+    bands: list[str] = (),
+):
+    """Two equal Gaussians, interleaved; `types`: component type and struct code by semantic.
+
+    `bands`: higher ones to add, which grow by 0.1 from each to the next and by 1 from red to blue.
+    """
     values = {
         "POSITION": ("VEC3", (1, 2, 3)),
         f"{KHR}:ROTATION": ("VEC4", (0, 0, 0, 1)),  # x, y, z, w
@@ -51,6 +62,7 @@ def by_hand(types: dict[str, tuple[int, str]] | None = None, space: str = "srgb_
         f"{KHR}:OPACITY": ("SCALAR", (1,)),
         f"{KHR}:SH_DEGREE_0_COEF_0": ("VEC3", (0, 1, -1)),
     }
+    values |= {name: ("VEC3", (i / 10, i / 10 + 1, i / 10 + 2)) for i, name in enumerate(bands)}
     accessors, record = [], b""
     for semantic, (kind, value) in values.items():
         component, code = (types or {}).get(semantic, (5126, "f"))
@@ -177,8 +189,43 @@ def test_every_permitted_type_is_read(types, embedded):
 
 
 def test_linear_colors_become_srgb():
-    gray = read_gltf(glb(*by_hand(space="lin_rec709_display"))).colors[0, 0, 0]
-    torch.testing.assert_close(gray, torch.tensor(0.7353570))  # of linear 0.5
+    gray = read_gltf(glb(*by_hand(space="lin_rec709_display", bands=BANDS[:3])))
+    torch.testing.assert_close(gray.colors[0, 0, 0], torch.tensor(0.7353570))  # of linear 0.5
+    assert gray.sh is None  # said in the docstring: what is linear in light isn't in sRGB
+
+
+@pytest.mark.parametrize("bands", [3, 8, 15])
+def test_higher_bands_are_attributes_of_the_standard(bands, random_gaussians, assert_same):
+    gaussians = random_gaussians(40, bands=bands)
+    data = write_gltf(None, gaussians)
+    assert_same(read_gltf(data), gaussians, positions=0, opacities=0, scales=0, sh=0)
+    names = unpack(data)[0]["meshes"][0]["primitives"][0]["attributes"]
+    assert [name for name in names if "SH_DEGREE" in name][1:] == BANDS[:bands]
+    sh = read_gltf(glb(*by_hand(bands=BANDS[:bands]))).sh
+    expected = torch.arange(bands)[:, None] / 10 + torch.arange(3)
+    torch.testing.assert_close(sh, expected.expand(1, 2, -1, -1))
+
+
+def test_turned_nodes_show_turned_sides():
+    """A color seen in a direction moves with the node: a quarter turn about z takes x to y."""
+    document, binary = by_hand(bands=BANDS)
+    plain = read_gltf(glb(document, binary))
+    document["nodes"][0] |= {"rotation": [0, 0, 0.5**0.5, 0.5**0.5], "scale": [2, 2, 2]}
+    turned = read_gltf(glb(document, binary))
+    for x, y, z in [(3.0, 0.5, 1.0), (-1.0, 2.0, 0.3), (0.4, 0.1, -2.0)]:
+        expected = colors_toward(plain, plain.positions[0, 0] + torch.tensor([x, y, z]))
+        found = colors_toward(turned, turned.positions[0, 0] + torch.tensor([-y, x, z]))
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_splats_with_and_without_bands_are_joined():
+    document, binary = by_hand(bands=BANDS[:3])
+    plain = copy.deepcopy(document["meshes"][0]["primitives"][0])
+    for name in BANDS[:3]:
+        del plain["attributes"][name]
+    document["meshes"][0]["primitives"].append(plain)
+    sh = read_gltf(glb(document, binary)).sh
+    assert sh.shape == (1, 4, 3, 3) and sh[0, :2].any() and not sh[0, 2:].any()
 
 
 NODES = [
@@ -317,6 +364,8 @@ BAD_FILES = [
     (edited("buffers", 0, "uri", value="data:,abc"), "not base64"),
     (edited("buffers", 0, "uri", value="/etc/hostname"), "other files, which are not opened"),
     (edited("buffers", 0, "uri", value=5), "other files, which are not opened"),
+    (glb(*by_hand(bands=BANDS[:4])), "4 higher bands are not all of degree 1, 1-2 or 1-3"),
+    (glb(*by_hand(bands=BANDS[3:8])), "5 higher bands are not all"),
     (values(0, float("nan")), "1 NaN or infinite values in POSITION"),
     (values(28, -1), "1 negative scales"),
     (values(40, 1.5), "1 opacities outside 0..1"),

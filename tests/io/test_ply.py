@@ -108,6 +108,40 @@ def test_frame_of_original_files_is_one_half_turn_away(gaussians, assert_same):
         read_ply(data, frame="z-up")
 
 
+def test_file_without_bands_has_the_14_properties_of_the_official_one(gaussians):
+    header = write_ply(None, gaussians).split(b"end_header")[0].decode()
+    assert re.findall("property float (.*)", header) == list(FIELDS)
+
+
+@pytest.mark.parametrize("bands", [3, 8, 15])
+def test_higher_bands_come_back_exactly(bands, random_gaussians, assert_same):
+    gaussians = random_gaussians(40, bands=bands)
+    data = write_ply(None, gaussians)
+    assert_same(read_ply(data), gaussians, sh=0)
+    header = data.split(b"end_header")[0].decode()
+    rest = [f"f_rest_{i}" for i in range(3 * bands)]
+    assert re.findall("property float (.*)", header) == [*FIELDS[:6], *rest, *FIELDS[6:]]
+
+
+@pytest.mark.parametrize("format", ["ascii", "binary_little_endian", "binary_big_endian"])
+@pytest.mark.parametrize(("count", "kept"), [(9, 3), (24, 8), (45, 15), (72, 15)])
+def test_bands_of_red_come_before_those_of_green_and_blue(format, count, kept):
+    """In any order of properties; of degree 4 what is kept is degrees 1 to 3."""
+    rest = {f"f_rest_{i}": i - 7 for i in reversed(range(count))}
+    sh = read_ply(build(rest | ROW, format=format, rows=2), frame="y-up").sh
+    expected = [[channel * count // 3 + i - 7 for channel in range(3)] for i in range(kept)]
+    assert sh.tolist() == [[expected, expected]]
+
+
+def test_base_colors_outside_of_0_1_stay_beside_bands_only():
+    row = ROW | {"f_dc_0": 4, "f_dc_1": -4}
+    assert read_ply(build(row)).colors[0, 0, :2].tolist() == [1, 0]
+    bright = read_ply(build(row | {f"f_rest_{i}": 0 for i in range(9)})).colors[0, 0]
+    torch.testing.assert_close(
+        bright[:2], torch.tensor([0.5 + 4 * 0.28209479, 0.5 - 4 * 0.28209479])
+    )
+
+
 def test_what_is_above_has_a_negative_y_in_the_file(gaussians):
     data = write_ply(None, gaussians)
     rows = np.frombuffer(data[-56 * gaussians.count :], "<f4").reshape(-1, 14)
@@ -165,9 +199,8 @@ def test_sized_type_names_are_read(name):
 
 @pytest.mark.parametrize("format", ["ascii", "binary_little_endian", "binary_big_endian"])
 def test_other_properties_are_ignored_in_any_order(format):
-    rest = {f"f_rest_{i}": 7 for i in range(45)}
     row = dict(reversed(ROW.items()))
-    row = {"nx": 9, "tag": 3, **rest, **row, "ny": 9, "segment": 200}
+    row = {"nx": 9, "tag": 3, **row, "ny": 9, "segment": 200}
     assert_row(read_ply(build(row, types={"tag": "short", "segment": "uchar"}, format=format)))
 
 
@@ -219,6 +252,7 @@ INFINITE_ROWS = [
     ({"opacity": -math.inf}, "in opacity"),
     ({"scale_1": 1000.0}, "in scale_1"),  # exp overflows
     ({"f_dc_2": math.nan}, "in f_dc_2"),
+    ({f"f_rest_{i}": math.nan if i == 5 else 0 for i in range(9)}, "in f_rest_5"),
 ]
 
 
@@ -250,6 +284,8 @@ BAD_FILES = [
     (build({"packed_position": 1, "packed_scale": 2}), "compressed PLY"),
     (build().replace(b"float rot_3", b"list uchar float rot_3"), "list properties .*rot_3"),
     (build(format="ascii").replace(b"float rot_3", b"list uchar float rot_3"), "list properties"),
+    (build(ROW | {f"f_rest_{i}": 0 for i in range(10)}), "has 10 properties f_rest_"),
+    (build(ROW | {f"f_rest_{i}": 0 for i in range(1, 10)}), "needed are f_rest_0 to f_rest_8"),
     (build(count=0), "zero vertices"),
     (build(count=2), "says 2 vertices, which take 112 bytes, but 56 follow"),
     (build(count=10**18 - 1), "999,999,999,999,999,999 vertices"),
@@ -275,7 +311,11 @@ def test_messages_name_the_file(tmp_path):
         read_ply(path)
 
 
-VALID = [build(format=f, rows=2) for f in ("ascii", "binary_little_endian", "binary_big_endian")]
+VALID = [
+    build(ROW | {f"f_rest_{i}": i for i in range(bands)}, format=format, rows=2)
+    for format in ("ascii", "binary_little_endian", "binary_big_endian")
+    for bands in (0, 9)
+]
 HEADER_WORDS = st.sampled_from(
     [
         *(

@@ -33,6 +33,7 @@ def raw(
     magic=b"NGSP",
     position=(1.0, -2.0, -3.0),
     rotation=None,
+    sh=None,
     tail=b"",
 ) -> bytes:
     """The uncompressed content of an .spz, by struct alone."""
@@ -46,7 +47,8 @@ def raw(
         positions = b"".join(struct.pack("<i", v)[:3] for v in fixed)
     default = struct.pack("<I", WORD_V3) if version == 3 else BYTES_V2
     columns = (positions, bytes([51]), bytes([128, 190, 64]), bytes([160, 144, 128]))
-    columns += (rotation or default, bytes(3 * (0, 3, 8, 15, 24)[min(degree, 4)]))
+    bands = bytes(3 * (0, 3, 8, 15, 24)[min(degree, 4)]) if sh is None else bytes(sh)
+    columns += (rotation or default, bands)
     return header + b"".join(column * rows for column in columns) + tail
 
 
@@ -74,6 +76,31 @@ def test_file_written_by_hand(version, degree, rotation_matrices):
         atol=0.02 if version == 3 else 0.15,
         rtol=0,
     )
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("degree", "vectors", "kept"), [(1, 3, 3), (2, 8, 8), (3, 15, 15), (4, 24, 15)]
+)
+def test_bands_by_hand_have_the_channel_innermost(version, degree, vectors, kept):
+    values = [(37 * i + 11) % 256 for i in range(3 * vectors)]
+    sh = read_spz(spz(version, degree=degree, rows=2, sh=values), frame="y-up").sh
+    expected = torch.tensor([(v - 128) / 128 for v in values]).reshape(vectors, 3)[:kept]
+    assert torch.equal(sh, expected.expand(1, 2, -1, -1))
+
+
+@pytest.mark.parametrize(("bands", "degree"), [(3, 1), (8, 2), (15, 3)])
+def test_higher_bands_come_back_to_half_a_step(bands, degree, random_gaussians, assert_same):
+    gaussians = random_gaussians(50, bands=bands)
+    data = write_spz(None, gaussians)
+    content = gzip.decompress(data)
+    assert content[12] == degree and len(content) == 16 + 50 * (20 + 3 * bands)
+    assert_same(
+        read_spz(data), gaussians,
+        positions=1e-5, opacities=2e-3, scales=0.032, rotations=5e-3, colors=4e-3, sh=0.5 / 128,
+    )  # fmt: skip
+    gaussians.sh[0, :2] = torch.tensor([-7.0, 7.0])[:, None, None]  # beyond what a byte holds
+    assert read_spz(write_spz(None, gaussians), frame="y-up").sh[0, :2].abs().min() >= 127 / 128
 
 
 @pytest.mark.parametrize("axis", range(4))
@@ -164,6 +191,7 @@ BAD_FILES = [
     (spz(count=10_000_000), "take 200,000,000 bytes, but 20 follow"),
     (spz(count=2), "says 2 Gaussians, which take 40 bytes, but 20 follow"),
     (spz(degree=5), "SH degree 5"),
+    (spz(degree=1, sh=[128] * 8), "says 1 Gaussians, which take 29 bytes, but 28 follow"),
     (gzip.compress(raw(bits=0)[:13] + b"\xff" + raw()[14:]), "255 fractional bits"),
     (spz(flags=0x80), "level-of-detail"),
     (spz(1, position=(math.inf, 0, 0)), "1 NaN or infinite values in x"),
