@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
 
@@ -20,9 +20,20 @@ import torch
 from torch import Tensor
 
 from ..cameras import FOVY, world_to_camera
-from ..gaussians import Gaussians
+from ..gaussians import Gaussians, colors_toward
+from .interrupt import interruptible
+from .projection import NEAR
 
 Backend = Literal["auto", "reference", "torch", "numba", "gsplat"]
+
+__all__ = [
+    "Backend",
+    "RenderOutput",
+    "available_backends",
+    "backend_for",
+    "interruptible",
+    "render",
+]
 
 _MODULES = {
     "gsplat": "gsplat_backend",
@@ -37,34 +48,41 @@ _log = logging.getLogger(__name__)
 class RenderOutput:
     """V pictures of each of B objects."""
 
-    images: Tensor  # [B, V, 3, S, S] composite on the background, not clamped
-    alphas: Tensor  # [B, V, 1, S, S] coverage 0..1
-    depths: Tensor  # [B, V, 1, S, S] expected camera z, world units; 0 where nothing is covered
+    images: Tensor  # [B, V, 3, H, W] composite on the background, not clamped
+    alphas: Tensor  # [B, V, 1, H, W] coverage 0..1
+    depths: Tensor  # [B, V, 1, H, W] expected camera z, world units; 0 where nothing is covered
 
 
 def render(
     gaussians: Gaussians,
     c2w: Tensor,
-    size: int,
+    size: int | tuple[int, int],
     fovy: float = FOVY,
     background: float | Sequence[float] | Tensor = 1.0,
     backend: Backend = "auto",
+    near: float = NEAR,
 ) -> RenderOutput:
     """Pictures of Gaussians, differentiable with respect to all of their fields and the background.
 
     Args:
-        gaussians: drawn in float32; `reference` and `torch` keep float64.
+        gaussians: drawn in float32; `reference` and `torch` keep float64. With `sh`, each view
+            gets its own colors.
         c2w: [V, 4, 4] shared by the batch, or [B, V, 4, 4]; OpenGL axes.
-        size: S, side of the square pictures in pixels.
+        size: pixels, (height H, width W), or one number for square pictures. Pixels are square and
+            the principal point is in the middle, so a wider picture shows more to the sides.
         fovy: full vertical angle in degrees.
         background: a gray value, a color [3], or colors [B, 3] or [B, V, 3].
         backend: "auto" takes the fastest that works where the Gaussians are.
+        near: world units; Gaussians whose center is nearer along the view axis are not drawn.
 
     Raises:
         ValueError: a value or a shape that can't be drawn.
         RuntimeError: the backend asked for is not available.
     """
-    c2w = _cameras(gaussians, c2w, size, fovy)
+    if near != NEAR:
+        return _with_near(near, gaussians, c2w, size, fovy, background, backend)
+    size = _height_and_width(size)
+    c2w = _cameras(gaussians, c2w, fovy)
     _refuse_non_finite(gaussians, c2w)
     name = _choose(backend, gaussians.device)
     exact = gaussians.positions.dtype == torch.float64 and name in ("reference", "torch")
@@ -72,7 +90,14 @@ def render(
     with torch.autocast(gaussians.device.type, enabled=False):
         w2c = _inverse(c2w.to(dtype)).to(gaussians.device)
         color = _background(background, *c2w.shape[:2]).to(w2c)
-        return RenderOutput(*_module(name).draw(gaussians.to(dtype), w2c, size, fovy, color))
+        gaussians, draw = gaussians.to(dtype), _module(name).draw
+        if gaussians.sh is None:
+            return RenderOutput(*draw(gaussians, w2c, size, fovy, color))
+        views = [
+            draw(_seen_from(gaussians, eye), w2c[:, [v]], size, fovy, color[:, [v]])
+            for v, eye in enumerate(c2w[..., :3, 3].to(w2c).unbind(1))
+        ]
+        return RenderOutput(*(torch.cat(pictures, dim=1) for pictures in zip(*views, strict=True)))
 
 
 def available_backends() -> list[str]:
@@ -80,12 +105,46 @@ def available_backends() -> list[str]:
     return [name for name in _MODULES if not _why_not(name)]
 
 
-def _cameras(gaussians: Gaussians, c2w: Tensor, size: int, fovy: float) -> Tensor:
-    """The cameras of each item, [B, V, 4, 4]."""
-    if not isinstance(size, int) or size < 1:
+def _with_near(near: float, gaussians: Gaussians, c2w: Tensor, *settings) -> RenderOutput:
+    """`render` in a world scaled so that its own near plane lies where it is wanted: nothing else
+    in the equations knows what a unit is."""
+    if not near > 0:
+        raise ValueError(f"The near plane has to lie in front of the camera, got near {near}.")
+    scale = NEAR / near
+    scaled = replace(
+        gaussians, positions=gaussians.positions * scale, scales=gaussians.scales * scale
+    )
+    c2w = torch.cat([c2w[..., :3], c2w[..., 3:] * c2w.new_tensor([scale] * 3 + [1])[:, None]], -1)
+    out = render(scaled, c2w, *settings)
+    return replace(out, depths=out.depths / scale)
+
+
+def backend_for(backend: Backend, device: torch.device) -> str:
+    """The backend that `render` takes for Gaussians on `device`, by name.
+
+    Raises:
+        ValueError: there is none of this name.
+        RuntimeError: it is not available.
+    """
+    return _choose(backend, device)
+
+
+def _seen_from(gaussians: Gaussians, eye: Tensor) -> Gaussians:
+    return replace(gaussians, colors=colors_toward(gaussians, eye), sh=None)
+
+
+def _height_and_width(size: int | tuple[int, int]) -> tuple[int, int]:
+    sides = size if isinstance(size, (tuple, list)) else (size, size)
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
         raise ValueError(
-            f"A picture needs a whole number of pixels, 1 or more, on a side, got size {size}."
+            "A picture needs a whole number of pixels, 1 or more, on a side, or (height, width), "
+            f"got size {size}."
         )
+    return tuple(sides)
+
+
+def _cameras(gaussians: Gaussians, c2w: Tensor, fovy: float) -> Tensor:
+    """The cameras of each item, [B, V, 4, 4]."""
     if not 0 < fovy < 180:
         raise ValueError(
             f"The field of view has to lie between 0 and 180 degrees, got fovy {fovy}."
@@ -111,8 +170,7 @@ def _inverse(c2w: Tensor) -> Tensor:
 
 
 def _refuse_non_finite(gaussians: Gaussians, c2w: Tensor) -> None:
-    tensors = {field.name: getattr(gaussians, field.name) for field in fields(gaussians)}
-    tensors["c2w"] = c2w
+    tensors = gaussians.tensors() | {"c2w": c2w}
     all_finite = torch.stack([_is_finite(t).to(gaussians.device) for t in tensors.values()])
     for name, finite in zip(tensors, all_finite.tolist(), strict=True):  # one wait for a GPU
         if not finite:

@@ -28,16 +28,17 @@ _FAILURES = (ImportError, AttributeError, RuntimeError, TypeError, OSError)
 
 
 def draw(
-    gaussians: Gaussians, w2c: Tensor, size: int, fovy: float, background: Tensor
+    gaussians: Gaussians, w2c: Tensor, size: tuple[int, int], fovy: float, background: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Images, alphas and depths by the cameras w2c [B, V, 4, 4] on backgrounds [B, V, 3]."""
     if not gaussians.count:
         nothing = gaussians.positions.sum()  # 0, but known to autograd
-        return composite(nothing.expand(*w2c.shape[:2], 5, size, size), background)
+        return composite(nothing.expand(*w2c.shape[:2], 5, *size), background)
     from gsplat import rasterization
 
-    focal, center = focal_length(size, fovy), size / 2
-    intrinsics = w2c.new_tensor([[focal, 0, center], [0, focal, center], [0, 0, 1]])
+    height, width = size
+    focal = focal_length(height, fovy)
+    intrinsics = w2c.new_tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
     colors_and_depths, alphas, _ = rasterization(
         means=gaussians.positions,
         quats=gaussians.rotations,
@@ -46,8 +47,8 @@ def draw(
         colors=gaussians.colors,
         viewmats=w2c,
         Ks=intrinsics.expand(*w2c.shape[:2], 3, 3),
-        width=size,
-        height=size,
+        width=width,
+        height=height,
         near_plane=NEAR,
         eps2d=LOW_PASS,
         packed=False,
@@ -105,7 +106,7 @@ def _probe() -> str:
     )
     try:
         w2c = world_to_camera(orbit_poses([0.0]))[None].cuda()
-        _, alphas, _ = draw(ring, w2c, 16, FOVY, w2c.new_zeros(1, 1, 3))
+        _, alphas, _ = draw(ring, w2c, (16, 16), FOVY, w2c.new_zeros(1, 1, 3))
         works = bool(alphas.isfinite().all()) and float(alphas.max()) > 0.5
     except _FAILURES as error:
         reason = str(error).partition("\n")[0]

@@ -11,7 +11,8 @@ import math
 import numpy as np
 from numba import njit
 
-from .projection import JACOBIAN_LIMIT, LOW_PASS, MIN_ALPHA, NEAR
+from ..cameras import focal_length
+from .projection import LOW_PASS, MIN_ALPHA, NEAR, slope_limits
 
 TILE = 8  # pixels
 
@@ -45,10 +46,12 @@ def jit(function):
         return njit(function, **options)
 
 
-def camera_constants(w2c: np.ndarray, size: int, focal: float, fovy: float) -> np.ndarray:
-    """[15]: rotation (9), translation (3), focal length, principal point, limit of the slopes."""
-    limit = JACOBIAN_LIMIT * math.tan(math.radians(fovy) / 2)
-    return np.array([*w2c[:3, :3].ravel(), *w2c[:3, 3], focal, size / 2, limit], np.float32)
+def camera_constants(w2c: np.ndarray, size: tuple[int, int], fovy: float) -> np.ndarray:
+    """[17]: rotation (9), translation (3), focal length, principal point (2), slope limits (2)."""
+    height, width = size
+    pose = (*w2c[:3, :3].ravel(), *w2c[:3, 3])
+    lens = (focal_length(height, fovy), width / 2, height / 2, *slope_limits(size, fovy))
+    return np.array([*pose, *lens], np.float32)
 
 
 @jit
@@ -108,15 +111,16 @@ def _covariance(axes):
 
 @jit
 def project(
-    positions, opacities, scales, rotations, colors, camera, size, table, first, last, begin, end
-):
+    positions, opacities, scales, rotations, colors, camera, height, width,
+    table, first, last, begin, end,
+):  # fmt: skip
     """Sets begin:end of the splat table [N, 16] and of the first and last row of tiles touched.
 
     first > last means that it is not drawn.
     """
-    tiles = (size + TILE - 1) // TILE
+    tile_rows = (height + TILE - 1) // TILE
     rotation, jacobian, axes = np.empty((3, 3), F32), np.empty((2, 3), F32), np.empty((2, 3), F32)
-    limit = camera[14]
+    limit_x, limit_y = camera[15], camera[16]
     for n in range(begin, end):
         first[n], last[n] = 1, 0
         opacity = opacities[n, 0]
@@ -124,18 +128,19 @@ def project(
         if not (z > _NEAR and opacity >= _MIN_ALPHA):
             continue
         sx, sy = px / z, py / z
-        _jacobian(min(max(sx, -limit), limit), min(max(sy, -limit), limit), z, camera, jacobian)
+        cx, cy = min(max(sx, -limit_x), limit_x), min(max(sy, -limit_y), limit_y)
+        _jacobian(cx, cy, z, camera, jacobian)
         _rotation(rotations[n], rotation)
         _axes(jacobian, rotation, scales[n], axes)
         xx, xy, yy, determinant = _covariance(axes)
-        x, y = camera[12] * sx + camera[13], camera[12] * sy + camera[13]
+        x, y = camera[12] * sx + camera[13], camera[12] * sy + camera[14]
         # alpha reaches 1/255 where d' conic d = reach: sqrt(reach) standard deviations away.
         log2_opacity = np.log2(opacity)
         reach = TWO * max(log2_opacity - LOG2_MIN_ALPHA, ZERO) / LOG2_E
         half_width = min(np.sqrt(reach * xx) + _MARGIN, _FAR_AWAY)
         half_height = min(np.sqrt(reach * yy) + _MARGIN, _FAR_AWAY)
-        touches = x + half_width > ZERO and x - half_width < size and y + half_height > ZERO
-        if not (np.isfinite(determinant) and touches and y - half_height < size):
+        touches = x + half_width > ZERO and x - half_width < width and y + half_height > ZERO
+        if not (np.isfinite(determinant) and touches and y - half_height < height):
             continue
         splat = table[n]
         splat[X], splat[Y], splat[DEPTH] = x, y, z
@@ -149,7 +154,7 @@ def project(
         splat[CHORD] = min(np.sqrt(reach * determinant / yy) + _MARGIN, _FAR_AWAY)
         splat[SHEAR], splat[TIP] = xy / yy, xy / xx * half_width
         first[n] = int(max(ZERO, (y - half_height) / F32(TILE)))
-        last[n] = int(min(F32(tiles - 1), (y + half_height) / F32(TILE)))
+        last[n] = int(min(F32(tile_rows - 1), (y + half_height) / F32(TILE)))
 
 
 @jit
@@ -164,7 +169,7 @@ def project_backward(
     ones = np.ones(3, F32)
     g_axes, g_jacobian, g = np.empty((2, 3), F32), np.empty((2, 3), F32), np.empty((3, 3), F32)
     m = np.empty(10, F32)
-    limit = camera[14]
+    limit_x, limit_y = camera[15], camera[16]
     for n in range(begin, end):
         if first[n] > last[n]:
             continue
@@ -174,7 +179,7 @@ def project_backward(
                 m[c] += moments[worker, n, c]
         px, py, z = _to_camera(positions[n], camera)
         sx, sy = px / z, py / z
-        cx, cy = min(max(sx, -limit), limit), min(max(sy, -limit), limit)
+        cx, cy = min(max(sx, -limit_x), limit_x), min(max(sy, -limit_y), limit_y)
         _jacobian(cx, cy, z, camera, jacobian)
         qw, qx, qy, qz, scale = _rotation(rotations[n], rotation)
         _axes(jacobian, rotation, ones, unscaled)

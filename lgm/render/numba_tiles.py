@@ -13,13 +13,11 @@ constant count, they run several times slower.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..cameras import focal_length
 from ..gaussians import Gaussians
 from . import numba_projection as projection
 from .numba_projection import (
@@ -55,21 +53,19 @@ _MAX_WORKERS = 16  # each needs its own gradients, 40 bytes a Gaussian
 
 
 def draw(
-    gaussians: Gaussians, w2c: Tensor, size: int, fovy: float, background: Tensor
+    gaussians: Gaussians, w2c: Tensor, size: tuple[int, int], fovy: float, background: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Images, alphas and depths by the cameras w2c [B, V, 4, 4] on backgrounds [B, V, 3].
 
     In float32; the cameras get no gradient.
     """
-    focal = focal_length(size, fovy)
     cameras = [
-        [projection.camera_constants(view, size, focal, fovy) for view in views]
+        [projection.camera_constants(view, size, fovy) for view in views]
         for views in w2c.detach().numpy()
     ]
     if not torch.is_grad_enabled():
         gaussians, background = gaussians.detach(), background.detach()  # nothing is kept then
-    tensors = (getattr(gaussians, field.name) for field in fields(gaussians))
-    return _Draw.apply(cameras, size, background, *tensors)
+    return _Draw.apply(cameras, size, background, *gaussians.tensors().values())
 
 
 class _Draw(torch.autograd.Function):
@@ -77,13 +73,17 @@ class _Draw(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx, cameras: list[list[np.ndarray]], size: int, background: Tensor, *tensors: Tensor
+        ctx,
+        cameras: list[list[np.ndarray]],
+        size: tuple[int, int],
+        background: Tensor,
+        *tensors: Tensor,
     ):
         colors = _array(background)
         arrays = [_array(tensor) for tensor in tensors]
-        count, tiles = arrays[0].shape[1], -(-size // TILE)
-        workers = max(1, min(torch.get_num_threads(), tiles, _MAX_WORKERS))
-        out = [torch.empty(*colors.shape[:2], channels, size, size) for channels in (3, 1, 1)]
+        count, tile_rows = arrays[0].shape[1], -(-size[0] // TILE)
+        workers = max(1, min(torch.get_num_threads(), tile_rows, _MAX_WORKERS))
+        out = [torch.empty(*colors.shape[:2], channels, *size) for channels in (3, 1, 1)]
         kept = {}
         with ThreadPoolExecutor(workers) as pool:
             for item, view in np.ndindex(colors.shape[:2]):
@@ -92,9 +92,9 @@ class _Draw(torch.autograd.Function):
                 rows = np.empty(count, np.int32), np.empty(count, np.int32)
                 camera = cameras[item][view]
                 _split(
-                    pool, workers, count, projection.project, *inputs, camera, size, table, *rows
+                    pool, workers, count, projection.project, *inputs, camera, *size, table, *rows
                 )
-                binned = _bin_rows(table, *rows, tiles)
+                binned = _bin_rows(table, *rows, tile_rows)
                 pictures = [picture[item, view].numpy() for picture in out]
                 _share(pool, workers, _draw_rows, table, *binned, colors[item, view], *pictures)
                 if any(ctx.needs_input_grad):
@@ -168,10 +168,10 @@ def _front_to_back(table, drawn):
 
 
 @jit
-def _bin_rows(table, first, last, tiles):
+def _bin_rows(table, first, last, tile_rows):
     """Splats touching each row of tiles, front to back; row r's are starts[r] : starts[r + 1]."""
     drawn = _front_to_back(table, np.nonzero(first <= last)[0].astype(np.int32))
-    starts = np.zeros(tiles + 1, np.int64)
+    starts = np.zeros(tile_rows + 1, np.int64)
     for n in drawn:
         for row in range(first[n], last[n] + 1):
             starts[row + 1] += 1
@@ -236,10 +236,10 @@ def _tile_pixels():
 
 
 @jit
-def _start_tile(transmittance, row, tile, size):
+def _start_tile(transmittance, row, tile, height, width):
     """Full transmittance; pixels outside of the picture are done from the start (see `_weigh`)."""
     for i in range(len(transmittance)):
-        inside = row * TILE + i // TILE < size and tile * TILE + i % TILE < size
+        inside = row * TILE + i // TILE < height and tile * TILE + i % TILE < width
         transmittance[i] = ONE if inside else -ONE
 
 
@@ -291,18 +291,19 @@ def _add(total, weight, value):
 
 @jit
 def _draw_rows(table, row_starts, row_splats, background, images, alphas, depths, worker, workers):
-    """Sets every n-th row of tiles of the pictures [3, S, S], [1, S, S] and [1, S, S]."""
-    size, tiles = images.shape[1], len(row_starts) - 1
+    """Sets every n-th row of tiles of the pictures [3, H, W], [1, H, W] and [1, H, W]."""
+    height, width = images.shape[1], images.shape[2]
+    tiles = (width + TILE - 1) // TILE
     x, y = _tile_pixels()
     alpha, weight, transmittance = np.empty_like(x), np.empty_like(x), np.empty_like(x)
     red, green, blue, depth = np.empty_like(x), np.empty_like(x), np.empty_like(x), np.empty_like(x)
-    for row in range(worker, tiles, workers):
+    for row in range(worker, len(row_starts) - 1, workers):
         starts, splats = _bin_tiles(
             table, row_splats[row_starts[row] : row_starts[row + 1]], row, tiles
         )
         for tile in range(tiles):
             red[:], green[:], blue[:], depth[:] = ZERO, ZERO, ZERO, ZERO
-            _start_tile(transmittance, row, tile, size)
+            _start_tile(transmittance, row, tile, height, width)
             for k in range(starts[tile], starts[tile + 1]):
                 splat = table[splats[k]]
                 dx, dy = splat[X] - F32(tile * TILE), splat[Y] - F32(row * TILE)
@@ -315,7 +316,7 @@ def _draw_rows(table, row_starts, row_splats, background, images, alphas, depths
                     break
             for i in range(_PIXELS):
                 v, u = row * TILE + i // TILE, tile * TILE + i % TILE
-                if v < size and u < size:
+                if v < height and u < width:
                     t = abs(transmittance[i])
                     images[0, v, u] = red[i] + t * background[0]
                     images[1, v, u] = green[i] + t * background[1]
@@ -390,21 +391,22 @@ def _draw_rows_backward(
     It walks front to back once more, knowing what the sums will be, so that only the pictures are
     kept from the forward pass.
     """
-    size, tiles = images.shape[1], len(row_starts) - 1
+    height, width = images.shape[1], images.shape[2]
+    tiles = (width + TILE - 1) // TILE
     x, y = _tile_pixels()
     alpha, weight, transmittance = np.empty_like(x), np.empty_like(x), np.empty_like(x)
     slope, behind, exponent_slope = np.empty_like(x), np.empty_like(x), np.empty_like(x)
     grads = np.empty((5, _PIXELS), F32)  # of the sums of weight times red, green, blue, depth, 1
-    for row in range(worker, tiles, workers):
+    for row in range(worker, len(row_starts) - 1, workers):
         starts, splats = _bin_tiles(
             table, row_splats[row_starts[row] : row_starts[row + 1]], row, tiles
         )
         for tile in range(tiles):
-            _start_tile(transmittance, row, tile, size)
+            _start_tile(transmittance, row, tile, height, width)
             grads[:], behind[:] = ZERO, ZERO
             for i in range(_PIXELS):
                 v, u = row * TILE + i // TILE, tile * TILE + i % TILE
-                if v < size and u < size:
+                if v < height and u < width:
                     a, z = alphas[0, v, u], depths[0, v, u]
                     grads[3, i] = grad_depths[0, v, u] / a if a > ZERO else ZERO
                     grads[4, i] = grad_alphas[0, v, u] - grads[3, i] * z

@@ -20,7 +20,7 @@ from ..gaussians import Gaussians
 
 NEAR = 0.2  # world units; centers at or before this camera z are not drawn
 LOW_PASS = 0.3  # px^2, added to the 2D covariance's diagonal
-JACOBIAN_LIMIT = 1.3  # times tan(fovy / 2): slopes x/z, y/z beyond would blow up the linearization
+JACOBIAN_LIMIT = 1.3  # half pictures: slopes x/z, y/z beyond would blow up the linearization
 MAX_ALPHA = 0.99
 MIN_ALPHA = 1 / 255
 MIN_TRANSMITTANCE = 1e-4
@@ -54,22 +54,39 @@ def rotation_matrices(quaternions: Tensor) -> Tensor:
     return torch.stack([entry for row in rows for entry in row], dim=-1).unflatten(-1, (3, 3))
 
 
-def project(gaussians: Gaussians, item: int, w2c: Tensor, size: int, fovy: float) -> Splats:
-    """Batch item `item` as the camera `w2c` [4, 4] (OpenCV axes) sees it in size x size pixels."""
-    rotation, translation = w2c[:3, :3], w2c[:3, 3]
-    focal = focal_length(size, fovy)
+def slope_limits(size: tuple[int, int], fovy: float) -> tuple[float, float]:
+    """Where the slopes x/z and y/z are clamped in the Jacobian: `JACOBIAN_LIMIT` times the edges of
+    the picture, each axis its own, as in the original and in gsplat.
+    """
+    height, width = size
     limit = JACOBIAN_LIMIT * math.tan(math.radians(fovy) / 2)
+    return limit * (width / height), limit
+
+
+def project(
+    gaussians: Gaussians, item: int, w2c: Tensor, size: tuple[int, int], fovy: float
+) -> Splats:
+    """Batch item `item` as the camera `w2c` [4, 4] (OpenCV axes) sees it.
+
+    Args:
+        size: (height, width) in pixels.
+        fovy: full vertical angle in degrees.
+    """
+    rotation, translation = w2c[:3, :3], w2c[:3, 3]
+    height, width = size
+    focal = focal_length(height, fovy)
+    limits = w2c.new_tensor(slope_limits(size, fovy))
 
     camera = gaussians.positions[item] @ rotation.T + translation
     depths = camera[:, 2]
     in_front = depths > NEAR
     z = torch.where(in_front, depths, 1.0)[:, None]  # a division by 0 would make NaN gradients
     slopes = camera[:, :2] / z
-    means = focal * slopes + size / 2
+    means = focal * slopes + w2c.new_tensor([width / 2, height / 2])
 
     # Rows of J W R S: how the unit Gaussian's axes fall on the picture's x and y.
     jacobian = (focal / z)[..., None] * (
-        rotation[:2] - slopes.clamp(-limit, limit)[..., None] * rotation[2]
+        rotation[:2] - slopes.clamp(-limits, limits)[..., None] * rotation[2]
     )
     rotations = rotation_matrices(gaussians.rotations[item])
     axes = (jacobian @ rotations) * gaussians.scales[item, :, None]
@@ -91,17 +108,17 @@ def project(gaussians: Gaussians, item: int, w2c: Tensor, size: int, fovy: float
 
 
 def draw_each(
-    rasterize: Callable[[Splats, int], Tensor],
+    rasterize: Callable[[Splats, tuple[int, int]], Tensor],
     gaussians: Gaussians,
     w2c: Tensor,
-    size: int,
+    size: tuple[int, int],
     fovy: float,
     background: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Every item by each of its cameras `w2c` [B, V, 4, 4], on backgrounds [B, V, 3].
 
     Args:
-        rasterize: draws one picture's sums [5, size, size], see `composite`.
+        rasterize: draws one picture's sums [5, H, W], see `composite`.
     """
     pictures = [
         rasterize(project(gaussians, item, camera, size, fovy), size)
@@ -115,7 +132,7 @@ def composite(sums: Tensor, background: Tensor) -> tuple[Tensor, Tensor, Tensor]
     """Images, alphas and expected depths.
 
     Args:
-        sums: [B, V, 5, S, S] over the Gaussians: weight times red, green, blue, camera z, and 1.
+        sums: [B, V, 5, H, W] over the Gaussians: weight times red, green, blue, camera z, and 1.
         background: [B, V, 3].
     """
     colors, weighted_depths, alphas = sums.split((3, 1, 1), dim=2)

@@ -16,27 +16,29 @@ _CHUNK = 1 << 22  # pixel-Gaussian pairs at a time, some 100 MB in float64
 
 
 def draw(
-    gaussians: Gaussians, w2c: Tensor, size: int, fovy: float, background: Tensor
+    gaussians: Gaussians, w2c: Tensor, size: tuple[int, int], fovy: float, background: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Images, alphas and depths by the cameras w2c [B, V, 4, 4] on backgrounds [B, V, 3]."""
     return draw_each(rasterize, gaussians, w2c, size, fovy, background)
 
 
-def rasterize(splats: Splats, size: int) -> Tensor:
-    """One picture's sums [5, size, size], see `projection.composite`."""
+def rasterize(splats: Splats, size: tuple[int, int]) -> Tensor:
+    """One picture's sums [5, H, W], see `projection.composite`."""
     order = splats.front_to_back()
     payload = torch.cat(
         [splats.colors, splats.depths[:, None], torch.ones_like(splats.depths[:, None])], -1
     )
-    centers = torch.arange(size, dtype=payload.dtype, device=payload.device) + 0.5
-    y, x = torch.meshgrid(centers, centers, indexing="ij")
+    rows, columns = (
+        torch.arange(side, dtype=payload.dtype, device=payload.device) + 0.5 for side in size
+    )
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
     pixels = torch.stack([x, y], dim=-1).reshape(-1, 2)
     sums = [
         weights(chunk, splats.means[order], splats.conics[order], splats.opacities[order])
         @ payload[order]
         for chunk in pixels.split(max(1, _CHUNK // max(1, len(order))))
     ]
-    return torch.cat(sums).T.reshape(5, size, size)
+    return torch.cat(sums).T.reshape(5, *size)
 
 
 def weights(pixels: Tensor, means: Tensor, conics: Tensor, opacities: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..gaussians import Gaussians
+from .interrupt import between_steps
 from .projection import MAX_ALPHA, MIN_ALPHA, MIN_TRANSMITTANCE, Splats, draw_each
 
 TILE = 8
@@ -23,43 +24,44 @@ _MARGIN = 0.02  # pixels, so that the rounding of an extent never loses a pixel
 
 
 def draw(
-    gaussians: Gaussians, w2c: Tensor, size: int, fovy: float, background: Tensor
+    gaussians: Gaussians, w2c: Tensor, size: tuple[int, int], fovy: float, background: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Images, alphas and depths by the cameras w2c [B, V, 4, 4] on backgrounds [B, V, 3]."""
     return draw_each(rasterize, gaussians, w2c, size, fovy, background)
 
 
-def rasterize(splats: Splats, size: int) -> Tensor:
-    """One picture's sums [5, size, size], see `projection.composite`."""
+def rasterize(splats: Splats, size: tuple[int, int]) -> Tensor:
+    """One picture's sums [5, H, W], see `projection.composite`."""
     order = splats.front_to_back()
-    tiles = -(-size // TILE)
-    members, starts, counts = bin_tiles(splats, order, tiles)
+    height, width = size
+    rows, columns = -(-height // TILE), -(-width // TILE)  # of tiles
+    members, starts, counts = bin_tiles(splats, order, rows, columns)
     features = _features(splats, order)
     nothing = features[-1, 0]  # 0, but known to autograd even if nothing is drawn
-    sums = nothing.expand(tiles * tiles, 5, TILE * TILE)
+    sums = nothing.expand(rows * columns, 5, TILE * TILE).contiguous()
     at_once = _TILES_AT_ONCE.get(sums.device.type, _TILES_AT_ONCE_ELSEWHERE)
 
     active = counts.nonzero()[:, 0]
     transmittance = features.new_ones(len(active), TILE * TILE)
     slots = torch.arange(_DEPTH_CHUNK, device=sums.device)
-    drawn_tiles, drawn = [], []
     while len(active):
-        steps = []
-        for tile, before in zip(active.split(at_once), transmittance.split(at_once), strict=True):
-            place = (starts[tile, None] + slots).clamp(max=len(members) - 1)
-            index = torch.where(slots < counts[tile, None], members[place], len(order))
-            corners = torch.stack([tile % tiles, tile // tiles], dim=-1) * TILE
-            steps.append(_step_recomputed(features, index, corners, before))
-        contribution, transmittance = (torch.cat(parts) for parts in zip(*steps, strict=True))
-        drawn_tiles.append(active)
-        drawn.append(contribution)
+        place = (starts[active, None] + slots).clamp(max=len(members) - 1)
+        indices = torch.where(slots < counts[active, None], members[place], len(order))
+        corners = torch.stack([active % columns, active // columns], dim=-1) * TILE
+        inputs = (tensor.split(at_once) for tensor in (active, indices, corners, transmittance))
+        passed = []
+        for tile, index, corner, before in zip(*inputs, strict=True):
+            between_steps()
+            contribution, behind = _step_recomputed(features, index, corner, before)
+            sums.index_add_(0, tile, contribution)  # in place: it can be a GB in all
+            passed.append(behind)
+        transmittance = torch.cat(passed)
         starts, counts = starts + _DEPTH_CHUNK, counts - _DEPTH_CHUNK
         stays = (counts[active] > 0) & (transmittance.detach().amax(dim=-1) >= MIN_TRANSMITTANCE)
         active, transmittance = active[stays], transmittance[stays]
-    if drawn:
-        sums = sums.index_add(0, torch.cat(drawn_tiles), torch.cat(drawn))
-    grid = sums.unflatten(2, (TILE, TILE)).unflatten(0, (tiles, tiles))
-    return grid.permute(2, 0, 3, 1, 4).reshape(5, tiles * TILE, tiles * TILE)[:, :size, :size]
+    grid = sums.unflatten(2, (TILE, TILE)).unflatten(0, (rows, columns))
+    picture = grid.permute(2, 0, 3, 1, 4).reshape(5, rows * TILE, columns * TILE)
+    return picture[:, :height, :width]
 
 
 def _features(splats: Splats, order: Tensor) -> Tensor:
@@ -111,7 +113,8 @@ def _step(
     passed = torch.cumprod(torch.cat([before[:, None], 1 - alpha], dim=1), dim=1)
     # `passed` never rises again, so the first splat that is refused refuses all that follow.
     weights = alpha * passed[:, :-1] * (passed[:, 1:] >= MIN_TRANSMITTANCE)
-    return chunk[..., 6:].transpose(1, 2) @ weights, passed[:, -1]
+    # A view of the last one would keep all of `passed` in memory for as long.
+    return chunk[..., 6:].transpose(1, 2) @ weights, passed[:, -1].contiguous()
 
 
 def _monomials(like: Tensor) -> Tensor:
@@ -132,15 +135,17 @@ def _quadratics(chunk: Tensor, corners: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def bin_tiles(splats: Splats, order: Tensor, tiles: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Which splats can be seen in which tile.
+def bin_tiles(
+    splats: Splats, order: Tensor, rows: int, columns: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Which splats can be seen in which of rows x columns tiles.
 
     Returns:
         Ranks in `order`, by tile and front to back in each; where each tile's begin; how many it
-        has. The latter two are [tiles * tiles], row by row.
+        has. The latter two are [rows * columns], row by row.
     """
     (x, y), (half_width, half_height) = splats.means[order].T, (splats.extents[order] + _MARGIN).T
-    first, last = _span(y - half_height, y + half_height, tiles)
+    first, last = _span(y - half_height, y + half_height, rows)
     splat, row = _expand(first, last)
     # The ellipse on one row of tiles. At height h above the center its edges lie at shear h -+
     # chord sqrt(1 - (h / half_height)^2), and farthest right at `tip`; the edge is concave in h, so
@@ -157,10 +162,10 @@ def bin_tiles(splats: Splats, order: Tensor, tiles: int) -> tuple[Tensor, Tensor
         half_chord = chord[splat] * (1 - (height / limit) ** 2).clamp(min=0).sqrt()
         return torch.minimum(half_chord + side * shear[splat] * height + _MARGIN, half_width[splat])
 
-    left, right = _span(x[splat] - reach(-1), x[splat] + reach(1), tiles)
+    left, right = _span(x[splat] - reach(-1), x[splat] + reach(1), columns)
     entry, column = _expand(left, right)
-    tile, by_tile = (row[entry] * tiles + column).int().sort(stable=True)
-    counts = torch.bincount(tile, minlength=tiles * tiles)
+    tile, by_tile = (row[entry] * columns + column).int().sort(stable=True)
+    counts = torch.bincount(tile, minlength=rows * columns)
     return splat[entry[by_tile]], counts.cumsum(0) - counts, counts
 
 

@@ -1,5 +1,6 @@
 """The backends against numbers calculated apart from them, and against each other."""
 
+import dataclasses
 import json
 from concurrent.futures import ThreadPoolExecutor
 
@@ -101,6 +102,37 @@ def test_reference_gradients_equal_finite_differences():
         "every pixel has to be covered, or a step may cross a threshold"
     )
     assert torch.autograd.gradcheck(pictures, inputs, eps=1e-7, atol=1e-5)
+
+
+def test_reference_gradients_of_bands_equal_finite_differences():
+    """Positions too: they move the direction that a Gaussian is seen from."""
+    gaussians = random_gaussians(3, seed=2, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(1)
+    sh = 0.1 * torch.randn(1, 3, 15, 3, generator=generator, dtype=torch.float64)
+    fields = gaussians.tensors() | {"scales": gaussians.scales + 0.3}
+
+    def pictures(positions, colors, sh):
+        changed = fields | {"positions": positions, "colors": colors, "sh": sh}
+        return render(
+            Gaussians(**changed), orbit_poses([10.0, 100.0]), 3, backend="reference"
+        ).images
+
+    inputs = [t.requires_grad_() for t in (gaussians.positions, gaussians.colors + 0.5, sh)]
+    assert torch.autograd.gradcheck(pictures, inputs, eps=1e-7, atol=1e-5)
+
+
+def test_gradients_of_bands_equal_the_reference(fast_backend):
+    gaussians = random_gaussians(200, seed=4)
+    sh = 0.2 * torch.randn(1, 200, 8, 3, generator=torch.Generator().manual_seed(1))
+    results = {}
+    for name in (fast_backend, "reference"):
+        leaf = leaves(dataclasses.replace(gaussians, sh=sh))
+        out = render(leaf, orbit_poses([0.0, 120.0]), (17, 30), backend=name)
+        loss = (out.images * torch.linspace(-1, 1, 30)).sum()
+        results[name] = torch.autograd.grad(loss, list(leaf.tensors().values()))
+    for found, expected in zip(*results.values(), strict=True):
+        assert (found - expected).norm() < 1e-3 * expected.norm()
+        assert expected.any()
 
 
 def test_length_of_a_quaternion_does_not_matter(backend):

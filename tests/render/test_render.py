@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 import sys
 
 import pytest
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 
 import lgm.render
 from lgm.cameras import orbit_poses
-from lgm.gaussians import Gaussians, concatenate
+from lgm.gaussians import Gaussians, colors_toward, concatenate
 from lgm.render import render
 
 from .conftest import FIELDS, gradients, leaves, random_gaussians
@@ -179,11 +180,98 @@ def test_any_size_equals_the_reference(fast_backend, size):
     )
 
 
+@pytest.mark.parametrize("size", [(24, 40), (41, 23), (9, 1), (1, 63)])
+def test_a_rectangle_is_cut_from_the_middle_of_a_larger_square(backend, size):
+    """Of the same focal length; gradients too. No center lies 1.3 half pictures or more from the
+    middle, where slopes are clamped by the size of the picture (in smaller squares as well).
+    """
+    gaussians = random_gaussians(150)
+    positions = 0.29 * gaussians.positions.clamp(-0.6, 0.6)  # no slope above 0.26
+    whole, part = (leaves(dataclasses.replace(gaussians, positions=positions)) for _ in range(2))
+    height, width = size
+    square = max(size) + 10  # an even number more, so that the middles agree
+    tangent = 0.2 * height / min(size)
+    fovy, square_fovy = (
+        2 * math.degrees(math.atan(t)) for t in (tangent, tangent * square / height)
+    )
+    top, left = (square - height) // 2, (square - width) // 2
+    larger = render(whole, CAMERAS, square, square_fovy, background=0.4, backend=backend)
+    rectangle = render(part, CAMERAS, size, fovy, background=0.4, backend=backend)
+    assert rectangle.alphas.max() > 0.5
+    expected_loss, loss = 0.0, 0.0
+    for field in dataclasses.fields(rectangle):
+        cut = getattr(larger, field.name)[..., top : top + height, left : left + width]
+        found = getattr(rectangle, field.name)
+        torch.testing.assert_close(found, cut, atol=1e-5, rtol=0)
+        expected_loss, loss = expected_loss + cut.square().sum(), loss + found.square().sum()
+    expected, found = gradients(expected_loss, whole), gradients(loss, part)
+    for name in FIELDS:
+        assert (found[name] - expected[name]).norm() <= 1e-4 * expected[name].norm(), name
+
+
+@pytest.mark.parametrize("size", [(9, 33), (33, 9)])
+def test_rectangles_equal_the_reference_also_for_what_lies_far_outside(fast_backend, size):
+    gaussians = random_gaussians(100)
+    assert_same_picture(
+        render(gaussians, CAMERAS, size, backend=fast_backend),
+        render(gaussians, CAMERAS, size, backend="reference"),
+    )
+
+
+def test_one_number_is_a_square(backend):
+    gaussians = random_gaussians(50)
+    assert_same_picture(
+        render(gaussians, CAMERAS, (20, 20), backend=backend),
+        render(gaussians, CAMERAS, 20, backend=backend),
+        atol=0,
+    )
+
+
 def test_no_gaussians_show_the_background(backend):
-    out = render(random_gaussians(0), CAMERAS, 10, background=0.3, backend=backend)
-    torch.testing.assert_close(out.images, torch.full((1, 2, 3, 10, 10), 0.3))
+    out = render(random_gaussians(0), CAMERAS, (10, 7), background=0.3, backend=backend)
+    torch.testing.assert_close(out.images, torch.full((1, 2, 3, 10, 7), 0.3))
     assert not out.alphas.any()
     assert not out.depths.any()
+
+
+def with_sh(gaussians: Gaussians, width: int = 15) -> Gaussians:
+    generator = torch.Generator().manual_seed(9)
+    shape = (*gaussians.positions.shape[:2], width, 3)
+    return dataclasses.replace(gaussians, sh=0.3 * torch.randn(shape, generator=generator))
+
+
+@pytest.mark.parametrize("width", [3, 8, 15])
+def test_each_view_sees_its_own_colors(backend, width):
+    gaussians = with_sh(random_gaussians(60, batch=2), width)
+    cameras = torch.stack([CAMERAS, CAMERAS.flip(0)])
+    out = render(gaussians, cameras, 16, background=0.4, backend=backend)
+    for item in range(2):
+        for view in range(2):
+            one, camera = gaussians.item(item), cameras[item, view]
+            colors = colors_toward(one, camera[:3, 3])
+            plain = dataclasses.replace(one, colors=colors, sh=None)
+            single = render(plain, camera[None], 16, background=0.4, backend=backend)
+            for name in ("images", "alphas", "depths"):
+                found, expected = getattr(out, name)[item, view], getattr(single, name)[0, 0]
+                torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+    base = render(dataclasses.replace(gaussians, sh=None), cameras, 16, backend=backend)
+    assert (out.images - base.images).abs().max() > 0.05
+
+
+def test_bands_of_zeros_change_nothing(backend):
+    gaussians = random_gaussians(60)
+    zeros = dataclasses.replace(gaussians, sh=torch.zeros(1, 60, 8, 3))
+    assert_same_picture(
+        render(zeros, CAMERAS, 16, backend=backend),
+        render(gaussians, CAMERAS, 16, backend=backend),
+        atol=0,
+    )
+
+
+def test_bands_in_half_precision_are_drawn_in_float32(backend):
+    gaussians = with_sh(random_gaussians(30)).to(torch.float16)
+    out = render(gaussians, CAMERAS, 12, backend=backend)
+    assert_same_picture(out, render(gaussians.to(torch.float32), CAMERAS, 12, backend=backend))
 
 
 @pytest.mark.parametrize(
@@ -237,9 +325,9 @@ def test_autocast_does_not_reach_the_renderer(backend):
     assert_same_picture(inside, render(gaussians, CAMERAS, 12, backend=backend), atol=0)
 
 
-@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("name", [*FIELDS, "sh"])
 def test_nan_is_refused_by_name(name):
-    gaussians = random_gaussians(5)
+    gaussians = with_sh(random_gaussians(5))
     getattr(gaussians, name)[0, 2, 0] = float("nan")
     with pytest.raises(ValueError, match=name):
         render(gaussians, CAMERAS, 8)
@@ -255,6 +343,9 @@ def test_nan_is_refused_by_name(name):
         ({"c2w": CAMERAS * float("nan")}, "c2w"),
         ({"size": 0}, "size 0"),
         ({"size": 2.5}, "size 2.5"),
+        ({"size": (8, 0)}, r"size \(8, 0\)"),
+        ({"size": (8, 8, 3)}, r"size \(8, 8, 3\)"),
+        ({"size": (8, 2.5)}, r"\(height, width\), got size \(8, 2.5\)"),
         ({"fovy": 180.0}, "fovy 180"),
         ({"background": (1.0, 0.0)}, "background"),
         ({"background": torch.ones(2, 3)}, "background"),
