@@ -3,7 +3,7 @@
 World: right-handed, +y up, the object's front looks along +z, the object lies inside [-1, 1]^3.
 Camera: `c2w` [4, 4] camera-to-world, OpenGL axes (+x right, +y up, looks along -z).
 Angles: degrees. Azimuth 0 stands on +z, 90 on +x; elevation is positive *above* the horizon
-(the official LGM code counts it downward). `fovy` is the full vertical angle of a square picture.
+(the official LGM code counts it downward). `fovy` is the full vertical angle of a picture.
 """
 
 from __future__ import annotations

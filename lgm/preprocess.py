@@ -37,6 +37,7 @@ DECODER_ERRORS = (
 )
 
 EXACT = 0.6 / 255  # less than one step of an 8-bit picture
+MATTE_NOISE = 0.05  # alpha; what networks that cut out objects leave of an empty background
 
 Matte = Literal["auto", "none", "rembg"]
 
@@ -230,6 +231,58 @@ def recenter(rgba: Tensor, border_ratio: float = 0.2) -> Tensor:
         rgba[:, top:bottom, left:right], height, width
     )
     return result
+
+
+def recenter_together(rgba: Tensor, border_ratio: float = 0.2) -> Tensor:
+    """Pictures of one object from several sides, scaled so that its height is the same in all, and
+    moved to the middle.
+
+    Cameras at one height see an object equally high, and a car wider from the side than from the
+    front: `recenter`, which fills the square with each picture, would show the front of the car
+    larger, and so four objects of different sizes. Here the largest height or width of any picture
+    fills what the border leaves. The object is where alpha is above MATTE_NOISE.
+
+    Args:
+        rgba: [V, 4, H, W], straight color, on any device.
+        border_ratio: part of the side that stays free, 0 to below 1.
+
+    Returns:
+        [V, 4, S, S] with S = max(H, W), transparent outside the objects' boxes.
+
+    Raises:
+        ValueError: another shape or ratio, or a picture without an object.
+    """
+    if rgba.ndim != 4 or rgba.shape[1] != 4:
+        raise ValueError(
+            f"Recentering needs pictures [V, 4, H, W] with alpha, got {list(rgba.shape)}."
+        )
+    if not 0 <= border_ratio < 1:
+        raise ValueError(f"A border needs a ratio from 0 to below 1, got {border_ratio}.")
+    boxes = [_object_box(picture, index) for index, picture in enumerate(rgba.float().cpu())]
+    side = max(rgba.shape[-2:])
+    # In heights of the object, which is the unit that the pictures share.
+    widest = max([1.0, *(box.shape[2] / box.shape[1] for box in boxes)])
+    height = side * (1 - border_ratio) / widest
+    result = torch.zeros(len(boxes), 4, side, side)
+    for square_, box in zip(result, boxes, strict=True):
+        rows, columns = (
+            max(1, min(side, round(length * height / box.shape[1]))) for length in box.shape[1:]
+        )
+        y, x = (side - rows) // 2, (side - columns) // 2
+        square_[:, y : y + rows, x : x + columns] = resize_rgba(box, rows, columns)
+    return result.to(rgba)
+
+
+def _object_box(rgba: Tensor, index: int) -> Tensor:
+    """The part of [4, H, W] that the object fills."""
+    solid = rgba[3] > MATTE_NOISE
+    if not solid.any():
+        raise ValueError(
+            f"Picture {index + 1} shows no object (alpha is {rgba[3].max():.2f} at most, needed is "
+            f"more than {MATTE_NOISE}): check its mask or the background removal."
+        )
+    rows, columns = solid.any(1).nonzero()[:, 0], solid.any(0).nonzero()[:, 0]
+    return rgba[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
 # Cutting out ----------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from .render import render
 Mode = Literal["color", "depth", "normal", "alpha"]
 MODES = ("color", "depth", "normal", "alpha")
 CHUNK = 4  # views drawn in one call: enough to keep the renderer busy, little enough memory
+SMOOTHING = 1 / 256  # of the picture's height: standard deviation of the blur before normals
 DEPTH_RANGE = (RADIUS - 1, RADIUS + 1)  # world units; the object's sphere seen from the orbit
 
 
@@ -48,14 +49,13 @@ def draw(
                 near, far = DEPTH_RANGE
                 pictures = alphas * (far - depths) / (far - near)  # near is bright, nothing black
             else:
-                normals = normals_from_depth(depths, poses)
+                normals = normals_from_depth(smooth_depths(depths, alphas), poses)
                 pictures = 0.5 + 0.5 * normals * (alphas > 0.5)
         yield from pictures.clamp(0, 1).expand(-1, 3, -1, -1).float().cpu()
 
 
 def normals_from_depth(depths: Tensor, c2w: Tensor, fovy: float = FOVY) -> Tensor:
-    """Unit world normals [V, 3, H, W] of the surface that depths [V, 1, H, W] (camera z) describe.
-    """
+    """Unit world normals [V, 3, H, W] of the surface behind depths [V, 1, H, W] (camera z)."""
     return torch.einsum("vij,vjhw->vihw", c2w[:, :3, :3], camera_normals(depths, fovy))
 
 
@@ -75,6 +75,23 @@ def camera_normals(depths: Tensor, fovy: float = FOVY) -> Tensor:
     across = _smaller_step(points, dim=3)
     down = _smaller_step(points, dim=2)
     return F.normalize(torch.linalg.cross(down, across, dim=1), dim=1)
+
+
+def smooth_depths(depths: Tensor, alphas: Tensor) -> Tensor:
+    """Depths [V, 1, H, W] averaged over near pixels by coverage. Expected depths jump from one
+    Gaussian to the next, by little, but normals are made of nothing else.
+    """
+    sigma = SMOOTHING * depths.shape[-2]
+    reach = int(3 * sigma + 0.5)
+    offsets = torch.arange(-reach, reach + 1, device=depths.device, dtype=depths.dtype)
+    kernel = torch.exp(-0.5 * (offsets / max(sigma, 1e-3)) ** 2)
+    weights = alphas * (depths > 0)
+    sums = torch.cat([weights * depths, weights], dim=1)
+    channels = kernel.expand(2, 1, -1)
+    sums = F.conv2d(sums, channels[:, :, None], padding=(0, reach), groups=2)
+    sums = F.conv2d(sums, channels[..., None], padding=(reach, 0), groups=2)
+    weighted, total = sums.split(1, dim=1)
+    return torch.where(weights > 0, weighted / total.clamp(min=1e-6), depths)
 
 
 def _smaller_step(points: Tensor, dim: int) -> Tensor:

@@ -1,6 +1,7 @@
 import io
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import PIL
@@ -22,7 +23,9 @@ from lgm.preprocess import (
     load_image,
     load_views,
     recenter,
+    recenter_together,
     resize_area,
+    resize_rgba,
     square,
 )
 
@@ -259,6 +262,99 @@ def test_recenter_puts_a_large_object_into_the_border():
 def test_recenter_needs_an_object():
     with pytest.raises(ValueError, match="mask is empty"):
         recenter(torch.zeros(4, 9, 9))
+
+
+INPUTS = Path(__file__).parents[1] / "example_workflows" / "inputs"
+
+
+def object_box(rgba):
+    """Top, bottom, left, right of what is more than matte noise, the ends excluded."""
+    solid = rgba[3] > 0.05
+    rows, columns = solid.any(1).nonzero()[:, 0], solid.any(0).nonzero()[:, 0]
+    return tuple(map(int, (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1)))
+
+
+def heights_and_widths(pictures):
+    boxes = torch.tensor([object_box(picture) for picture in pictures])
+    return (boxes[:, 1] - boxes[:, 0]).tolist(), (boxes[:, 3] - boxes[:, 2]).tolist()
+
+
+@pytest.fixture(scope="module", params=["spot", "fox", "water_bottle"])
+def example_views(request):
+    paths = [INPUTS / request.param / f"{azimuth}.png" for azimuth in (0, 90, 180, 270)]
+    return torch.stack([cut_out(square(load_image(path), 256)) for path in paths])
+
+
+def rescaled_and_shifted(views):
+    """The views as four careless photos of 300 x 400 pixels."""
+    photos = torch.zeros(4, 4, 300, 400)
+    for photo, view, size, y, x in zip(
+        photos, views, (256, 180, 221, 110), (10, 60, 79, 150), (5, 200, 100, 0), strict=True
+    ):
+        photo[:, y : y + size, x : x + size] = resize_rgba(view, size, size)
+    return photos
+
+
+def test_recentering_together_brings_heights_together(example_views):
+    photos = rescaled_and_shifted(example_views)
+    assert len(set(heights_and_widths(photos)[0])) > 2
+    together = recenter_together(photos)
+    assert together.shape == (4, 4, 400, 400)
+    heights, widths = heights_and_widths(together)
+    assert max(heights) - min(heights) <= 1
+    assert abs(max(heights + widths) - 0.8 * 400) <= 1
+    true_heights, true_widths = heights_and_widths(example_views)
+    for height, width, true_height, true_width in zip(
+        heights, widths, true_heights, true_widths, strict=True
+    ):
+        # The boxes of the smallest photo are known to a pixel of about 80.
+        assert width / height == pytest.approx(true_width / true_height, rel=0.04)
+    for picture in together:
+        top, bottom, left, right = object_box(picture)
+        assert abs(top + bottom - 400) <= 2 and abs(left + right - 400) <= 2
+
+
+def test_recentering_together_undoes_scale_and_place(example_views):
+    expected = recenter_together(F.pad(example_views, (72, 72, 72, 72)))
+    together = recenter_together(rescaled_and_shifted(example_views))
+    ours, theirs = composite_on_white(together[:1]), composite_on_white(expected[:1])
+    assert (ours - theirs).abs().mean() < 0.01  # the photo that kept its size
+    assert (composite_on_white(together) - composite_on_white(expected)).abs().mean() < 0.02
+
+
+def test_recentering_together_ignores_matte_noise_and_hidden_colors():
+    rgba = torch.zeros(2, 4, 60, 80)
+    rgba[:, 1] = 1  # hidden green
+    rgba[0, :, 10:40, 20:30] = torch.tensor([1.0, 0, 0, 1])[:, None, None]
+    rgba[0, :, 11:39:2, 20:30] = torch.tensor([0.0, 1, 0, 0])[:, None, None]
+    rgba[1, :, 20:50, 5:65] = torch.tensor([1.0, 0, 0, 1])[:, None, None]
+    clean = recenter_together(rgba)
+    noise = 0.049 * torch.rand(2, 60, 80, generator=torch.Generator().manual_seed(0))
+    noise[0, 10:40, 20:30] = 0
+    rgba[:, 3] = torch.maximum(rgba[:, 3], noise)
+    torch.testing.assert_close(recenter_together(rgba), clean)
+    # 60 of 30 x 60 is the largest extent: it fills 64 of 80, so heights are 32.
+    assert [object_box(picture) for picture in clean] == [(24, 56, 34, 45), (24, 56, 8, 72)]
+    assert (clean[:, 1] * clean[:, 3]).max() < 1e-6
+
+
+def test_recentering_together_of_one_tall_picture_is_recentering():
+    rgba = torch.zeros(1, 4, 100, 60)
+    rgba[:, :, 2:99, 5:56] = 1
+    assert object_box(recenter_together(rgba)[0])[:2] == (10, 90)
+    assert recenter_together(rgba.half()).dtype == torch.float16
+
+
+def test_recentering_together_says_what_is_wrong():
+    rgba = torch.zeros(3, 4, 8, 8)
+    rgba[[0, 2], :, 2:6, 2:6] = 1
+    rgba[1, 3] = 0.04
+    with pytest.raises(ValueError, match=r"Picture 2 shows no object \(alpha is 0\.04"):
+        recenter_together(rgba)
+    with pytest.raises(ValueError, match=r"\[V, 4, H, W\] with alpha, got \[3, 3, 8, 8\]"):
+        recenter_together(rgba[:, :3])
+    with pytest.raises(ValueError, match="below 1, got 1"):
+        recenter_together(rgba[[0, 2]], 1.0)
 
 
 def test_square_pads_in_the_middle_and_never_bleeds_hidden_color():
