@@ -19,9 +19,8 @@ def main() -> None:
     if not torch.cuda.is_available():
         sys.exit("This measures GPU memory, and torch finds no NVIDIA GPU here.")
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
-    print(
-        f"{'preset':8s}{'type':>10s}{'weights':>12s}{'peak beside':>14s}{'bytes / pixel / byte':>24s}"
-    )
+    heads = ("preset", "type", "weights", "peak beside", "bytes / pixel / byte")
+    print("{:8s}{:>10s}{:>12s}{:>14s}{:>24s}".format(*heads))
     for name, preset in PRESETS.items():
         for dtype in (torch.float16, torch.float32):
             weights, peak = measure(preset, dtype)

@@ -1,0 +1,23 @@
+"""ComfyUI nodes: thin adapters around `lgm`. ComfyUI imports them; nothing else does."""
+
+from .cameras import CameraPath
+from .clean import CropSplat, FilterSplat
+from .model import LoadModel
+from .prepare import PrepareImage
+from .reconstruct import Reconstruct
+from .render import RenderSplat
+from .save import SaveSplat
+from .views import ArrangeViews, ExampleViews
+
+NODES = [
+    LoadModel,
+    ExampleViews,
+    PrepareImage,
+    ArrangeViews,
+    Reconstruct,
+    FilterSplat,
+    CropSplat,
+    CameraPath,
+    RenderSplat,
+    SaveSplat,
+]

@@ -1,0 +1,174 @@
+"""Four views to Gaussians."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..lgm.cameras import FOVY, RADIUS, input_poses, orbit_poses
+from ..lgm.gaussians import Gaussians
+from ..lgm.model import LGM
+from ..lgm.presets import VIEW_COUNT
+from . import host
+from .model import dtype_name, each_block, load_to_device
+from .types import (
+    LGMModel,
+    common_fov,
+    image_from_pictures,
+    pictures_from_image,
+    read_camera,
+    splat_from_gaussians,
+)
+from .views import SIDES
+
+PREVIEW_SIZE = 256  # pixels
+
+
+class Reconstruct(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LGM_Reconstruct",
+            display_name="Reconstruct Gaussians",
+            category=host.CATEGORY,
+            description="3D Gaussians of an object from four views of it, in one pass of the "
+            "network. Upright and facing you in Preview Splat.",
+            search_aliases=["lgm", "views to splat", "image to 3d", "multi-view to gaussians"],
+            inputs=[
+                LGMModel.Input("model", tooltip="From Load LGM Model."),
+                io.Image.Input(
+                    "views",
+                    tooltip="Four pictures of each object on white: front, its own left, back, its "
+                    "own right, a quarter turn apart at one height. Eight pictures make two "
+                    "objects, and so on. Arrange Views brings them into order.",
+                ),
+                io.Float.Input(
+                    "elevation",
+                    default=0.0,
+                    min=-90.0,
+                    max=90.0,
+                    step=1.0,
+                    tooltip="Height the pictures were taken from, in degrees; positive = camera "
+                    "above the object, looking down. The released LGM saw 0 only, the included "
+                    "model up to 30; set what the pictures show.",
+                ),
+                io.Float.Input(
+                    "opacity_threshold",
+                    default=0.005,
+                    min=0.0,
+                    max=1.0,
+                    step=0.005,
+                    advanced=True,
+                    tooltip="Fainter Gaussians are left out. 0 keeps all the network predicted; "
+                    "higher makes smaller files and loses soft edges.",
+                ),
+                *(
+                    io.Load3DCamera.Input(
+                        f"camera_{side}",
+                        optional=True,
+                        tooltip=f"Camera of the {side} view, instead of the elevation: connect all "
+                        f"four or none. Trained: distance {RADIUS:g}, field of view {FOVY:g}.",
+                    )
+                    for side in SIDES
+                ),
+            ],
+            outputs=[
+                io.Splat.Output(display_name="splat", tooltip="One splat for each four pictures."),
+                io.Image.Output(
+                    display_name="views",
+                    tooltip="The pictures as the network saw them: its size, on white. Look here "
+                    "first when a result is odd.",
+                ),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls, model, views: Tensor, elevation: float, opacity_threshold: float, **cameras
+    ) -> io.NodeOutput:
+        objects = objects_from_image(views)
+        poses, fovy = _poses(cameras, elevation)
+        network = load_to_device(model, model.model.preset.input_size)
+        device = model.load_device
+        items, seen = [], []
+        with each_block(network, lambda: progress.step()) as blocks:
+            progress = host.Progress(len(objects) * (blocks + 1))
+            for pictures in objects:
+                host.check_cancelled()
+                pictures = pictures.to(device)
+                gaussians = network.reconstruct(pictures, poses, fovy=fovy, device=device)
+                items.append(
+                    _prune(gaussians.to(host.management.intermediate_device()), opacity_threshold)
+                )
+                seen.append(pictures_seen(network, pictures))
+                progress.step(_preview(items[-1]))
+        counts = ", ".join(f"{item.count:,}" for item in items)
+        precision = dtype_name(network.compute_dtype(device))
+        host.say(cls, f"{counts} Gaussians, computed in {precision} on {device}")
+        views = image_from_pictures(torch.cat(seen))
+        return io.NodeOutput(splat_from_gaussians(items), host.outgoing(views))
+
+
+def objects_from_image(image: Tensor) -> Tensor:
+    """[B, 4, C, H, W] from an IMAGE of 4 B pictures.
+
+    Raises:
+        ValueError: not a multiple of four, or an object of one even color.
+    """
+    pictures = pictures_from_image(image)
+    if not len(pictures) or len(pictures) % VIEW_COUNT:
+        raise ValueError(
+            f"LGM needs 4 views for each object, got {len(pictures)}: connect Arrange Views, or "
+            "a batch of 4."
+        )
+    objects = pictures.unflatten(0, (-1, VIEW_COUNT))
+    for number, item in enumerate(objects, start=1):
+        if (item.amax(dim=(0, 2, 3)) - item.amin(dim=(0, 2, 3))).max() < 1e-3:
+            raise ValueError(
+                f"Views of an object are needed, but the four of object {number} show one even "
+                "color: check the background removal."
+            )
+    return objects
+
+
+def pictures_seen(network: LGM, pictures: Tensor) -> Tensor:
+    """[4, 3, S, S] on white, as `LGM.prepare` makes them, before normalization."""
+    from ..lgm.model import seen_pictures
+
+    return seen_pictures(network.prepare(pictures)[0])[0].cpu()
+
+
+def _poses(cameras: dict, elevation: float) -> tuple[Tensor, float]:
+    """Poses [4, 4, 4] and the vertical angle of the four cameras."""
+    given = [cameras.get(f"camera_{side}") for side in SIDES]
+    if not any(given):
+        return input_poses(elevation), FOVY
+    missing = [side for side, camera in zip(SIDES, given, strict=True) if camera is None]
+    if missing:
+        raise ValueError(
+            f"Four cameras or none are needed, missing: {', '.join(missing)}. Connect them, or "
+            "take all off and set the elevation."
+        )
+    read = [read_camera(camera) for camera in given]
+    return torch.stack([camera.c2w for camera in read]), common_fov(read)
+
+
+def _prune(gaussians: Gaussians, threshold: float) -> Gaussians:
+    kept = gaussians.visible(threshold)
+    if not kept.count:
+        strongest = float(gaussians.opacities.max())
+        raise ValueError(
+            f"An opacity threshold below {strongest:.3f}, the most opaque Gaussian's, is needed to "
+            f"keep any, got {threshold:g}: lower it, or check the views."
+        )
+    return kept
+
+
+def _preview(gaussians: Gaussians) -> Tensor:
+    """A picture [3, S, S] from the front, a little above. The torch renderer needs no getting
+    ready."""
+    from ..lgm.turntable import draw
+
+    return next(draw(gaussians, orbit_poses([30.0], 15.0), PREVIEW_SIZE, backend="torch"))

@@ -1,0 +1,159 @@
+"""Loading the model and reconstructing, as the page would do it."""
+
+from __future__ import annotations
+
+import comfy.model_management as management
+import comfy.utils
+import folder_paths
+import pytest
+import server
+import torch
+
+import lgm
+
+
+def test_the_bundled_model_comes_first_and_loads(pack, model):
+    entry = pack["LGM_LoadModel"].define_schema().inputs[0]
+    assert entry.options["options"][0] == entry.options["default"] == "demo"
+    assert not model.model.fast
+
+
+def test_files_in_models_lgm_are_offered_and_load(pack, tmp_path, monkeypatch):
+    network = lgm.load_model("demo")
+    lgm.weights.save_model(network, tmp_path / "mine.safetensors", torch.float16, {})
+    (tmp_path / "notes.txt").write_text("not a model")
+    monkeypatch.setitem(folder_paths.folders, "lgm", [str(tmp_path)])
+    options = pack["LGM_LoadModel"].define_schema().inputs[0].options["options"]
+    assert options == ["demo", "mine.safetensors"]
+    node = pack["LGM_LoadModel"]
+    loaded = pack.run("LGM_LoadModel", model="mine.safetensors", dtype="bf16")[0].model
+    assert loaded.conv.weight.dtype == torch.bfloat16
+    before = node.fingerprint_inputs(model="mine.safetensors", dtype="auto")
+    lgm.weights.save_model(network, tmp_path / "mine.safetensors", torch.float32, {})
+    assert node.fingerprint_inputs(model="mine.safetensors", dtype="auto") != before
+
+
+def test_same_numbers_as_the_library(pack, splat, views):
+    network = lgm.load_model("demo")
+    expected = network.reconstruct(views[0].movedim(-1, 1)).visible(0.005)
+    types = pack.module("nodes.types")
+    got = types.gaussians_from_splat(splat, 0)
+    torch.testing.assert_close(got.positions, expected.positions, atol=1e-6, rtol=0)
+    torch.testing.assert_close(got.opacities, expected.opacities, atol=1e-6, rtol=0)
+    torch.testing.assert_close(got.colors, expected.colors, atol=1e-6, rtol=0)
+
+
+def test_the_splat_is_upright_and_in_front(pack, model):
+    """The avocado's stone shows in front only: the half of it that faces us must be there."""
+    views, _ = pack.run("LGM_ExampleViews", object="flight_helmet")
+    splat = pack.run("LGM_Reconstruct", model=model, views=views)[0]
+    front = pack.run("LGM_RenderSplat", splat=splat, frames=1, width=64, height=64)[0]
+    small = torch.nn.functional.interpolate(views.movedim(-1, 1), size=(64, 64), mode="area")
+
+    def likeness(picture):
+        return float((front[0].movedim(-1, 0) - picture).square().mean())
+
+    errors = [likeness(p) for p in (small[0], small[2], small[0].flip(1), small[0].flip(2))]
+    assert errors[0] == min(errors)  # not from behind, not upside down, not mirrored
+
+
+def test_views_come_back_as_the_network_saw_them(pack, model):
+    rgba = torch.zeros(4, 300, 300, 4)
+    rgba[:, 100:200, 100:200] = torch.tensor([1.0, 0.0, 0.0, 1.0])
+    _, seen = pack.run("LGM_Reconstruct", model=model, views=rgba)
+    assert seen.shape == (4, 256, 256, 3)
+    assert seen[0, 0, 0].tolist() == pytest.approx([1, 1, 1], abs=1e-5)
+    assert seen[0, 128, 128].tolist() == pytest.approx([1, 0, 0], abs=1e-5)
+
+
+def test_a_batch_of_objects_stays_one(pack, model, views, splat):
+    other = pack.run("LGM_ExampleViews", object="spot")[0]
+    both = pack.run("LGM_Reconstruct", model=model, views=torch.cat([views[0], other]))[0]
+    assert len(both.positions) == 2
+    types = pack.module("nodes.types")
+    alone = types.gaussians_from_splat(splat, 0)
+    torch.testing.assert_close(types.gaussians_from_splat(both, 0).positions, alone.positions)
+
+
+def test_four_orbit_cameras_equal_the_elevation(pack, model, views):
+    cameras, types = pack.module("lgm.cameras"), pack.module("nodes.types")
+    poses = cameras.input_poses(10.0)
+    given = {
+        f"camera_{side}": types.camera_info(pose, torch.zeros(3), cameras.FOVY)
+        for side, pose in zip(("front", "left", "back", "right"), poses, strict=True)
+    }
+    by_camera = pack.run("LGM_Reconstruct", model=model, views=views[0], **given)[0]
+    by_angle = pack.run("LGM_Reconstruct", model=model, views=views[0], elevation=10.0)[0]
+    count = min(by_camera.positions.shape[1], by_angle.positions.shape[1])
+    assert abs(by_camera.positions.shape[1] - by_angle.positions.shape[1]) <= 5
+    assert count > 1000
+
+
+def test_progress_moves_through_the_network_and_shows_the_splat(pack, model, views):
+    pack.run("LGM_Reconstruct", model=model, views=views[0])
+    bar = comfy.utils.ProgressBar.bars[-1]
+    values = [value for value, _ in bar.updates]
+    assert values == list(range(1, bar.total + 1)) and bar.total > 20
+    kind, picture, _ = bar.updates[-1][1]
+    assert kind == "JPEG" and picture.size == (256, 256)
+    assert picture.getextrema() != ((255, 255),) * 3
+
+
+def test_memory_is_asked_for(pack, model, views):
+    pack.run("LGM_Reconstruct", model=model, views=views[0])
+    patchers, required = management.loaded[-1]
+    assert patchers == [model] and required > 0
+
+
+def test_cancel_is_answered_within_the_network(pack, model, views, monkeypatch):
+    blocks = 0
+
+    def press_cancel_later():
+        nonlocal blocks
+        blocks += 1
+        if blocks == 5:
+            raise management.InterruptProcessingException
+
+    monkeypatch.setattr(pack.module("nodes.host"), "check_cancelled", press_cancel_later)
+    with pytest.raises(management.InterruptProcessingException):
+        pack.run("LGM_Reconstruct", model=model, views=views[0])
+    monkeypatch.undo()
+    assert all(not module._forward_pre_hooks for module in model.model.modules())
+
+
+def test_overflow_in_half_precision_is_repeated_in_float32(pack, views):
+    patcher = pack.run("LGM_LoadModel", dtype="bf16")[0]
+    network = patcher.model
+    features = network.features
+
+    def overflowing(x):
+        result = features(x)
+        return result if network.compute_dtype(x.device) == torch.float32 else result * torch.inf
+
+    network.features = overflowing
+    pack.run("LGM_Reconstruct", model=patcher, views=views[0])
+    assert network.precision == torch.float32
+    assert "fp32" in server.PromptServer.texts[-1][1]
+
+
+def test_every_layer_can_follow_its_input(model):
+    """ComfyUI keeps such layers' weights behind when memory is short."""
+    for module in model.model.modules():
+        if next(module.parameters(recurse=False), None) is not None:
+            assert module.comfy_cast_weights is False
+
+
+@pytest.mark.parametrize(
+    "change, needed",
+    [
+        (lambda v: {"views": v[:3]}, "4 views"),
+        (lambda v: {"views": torch.ones_like(v)}, "even color"),
+        (lambda v: {"views": v * float("nan")}, "NaN"),
+        (lambda v: {"views": v[..., :2]}, "channels"),
+        (lambda v: {"views": v, "opacity_threshold": 1.0}, "threshold"),
+        (lambda v: {"views": v, "camera_front": {"position": {"z": 1.5}}}, "missing: left"),
+    ],
+)
+def test_wrong_inputs_are_named(pack, model, views, change, needed):
+    with pytest.raises(ValueError, match=needed):
+        pack.run("LGM_Reconstruct", model=model, **change(views[0]))
