@@ -385,3 +385,39 @@ def test_available_backends_all_draw():
         assert render(
             random_gaussians(5).to(device.get(name, "cpu")), CAMERAS, 8, backend=name
         ).alphas.any()
+
+
+def test_the_near_plane_is_all_that_near_changes(backend):
+    gaussians = random_gaussians(60).map(lambda t: t[:, :49])  # those around the origin
+    bands = torch.randn(1, 49, 3, 3, generator=torch.Generator().manual_seed(1)) * 0.2
+    for seen in (gaussians, dataclasses.replace(gaussians, sh=bands)):
+        expected = render(seen, CAMERAS, 24, backend=backend)
+        for near in (0.05, 0.4):
+            out = render(seen, CAMERAS, 24, backend=backend, near=near)
+            torch.testing.assert_close(out.images, expected.images, atol=2e-4, rtol=0)
+            torch.testing.assert_close(out.depths, expected.depths, atol=2e-4, rtol=1e-4)
+
+
+def test_near_decides_what_is_too_close(backend):
+    close = one_gaussian((0.0, 0.0, 1.4))  # 0.1 in front of the camera
+    assert render(close, orbit_poses([0.0]), 8, backend=backend).alphas.max() == 0
+    assert render(close, orbit_poses([0.0]), 8, backend=backend, near=0.05).alphas.max() > 0.5
+    with pytest.raises(ValueError, match="near"):
+        render(close, orbit_poses([0.0]), 8, backend=backend, near=0.0)
+
+
+def test_a_long_drawing_can_be_given_up():
+    class GivenUp(Exception):
+        pass
+
+    def ask():
+        raise GivenUp
+
+    with pytest.raises(GivenUp), lgm.render.interruptible(ask):
+        render(random_gaussians(50), CAMERAS, 16, backend="torch")
+    assert render(random_gaussians(50), CAMERAS, 16, backend="torch").alphas.max() > 0
+
+
+def test_the_backend_is_told_before_drawing(backend):
+    assert lgm.render.backend_for(backend, torch.device("cpu")) == backend
+    assert lgm.render.backend_for("auto", torch.device("cpu")) in ("numba", "torch")
