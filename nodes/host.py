@@ -49,7 +49,7 @@ def say(node: type, text: str) -> None:
     """One line of text on the node in the page, and in the log."""
     from server import PromptServer  # the server's own module: not importable before it runs
 
-    log.info("%s: %s", node.__name__, text)
+    log.info("%s: %s", node.__name__.removesuffix("Clone"), text)  # ComfyUI runs copies
     unique_id = node.hidden.unique_id if node.hidden else None
     server = getattr(PromptServer, "instance", None)
     if server is not None and unique_id is not None:

@@ -106,7 +106,7 @@ class Reconstruct(io.ComfyNode):
                 progress.step(_preview(items[-1]))
         counts = ", ".join(f"{item.count:,}" for item in items)
         precision = dtype_name(network.compute_dtype(device))
-        host.say(cls, f"{counts} Gaussians, computed in {precision} on {device}")
+        host.say(cls, f"{counts} Gaussians, {precision} on {device}")
         views = image_from_pictures(torch.cat(seen))
         return io.NodeOutput(splat_from_gaussians(items), host.outgoing(views))
 

@@ -88,7 +88,7 @@ class RenderSplat(io.ComfyNode):
                 io.Image.Output(
                     display_name="normal",
                     tooltip="Directions of the surface as seen by the camera, OpenGL colors: red "
-                    "right, green up, blue towards you.",
+                    "right, green up, blue towards you; even blue where nothing is.",
                 ),
             ],
             hidden=[io.Hidden.unique_id],
@@ -108,7 +108,7 @@ class RenderSplat(io.ComfyNode):
         refuse_too_large(total, height, width)
         device = host.management.get_torch_device()
         name = backend_for(backend, device)
-        host.say(cls, f"{total} pictures of {width} x {height}, drawn by {name} on {device}")
+        host.say(cls, f"{total} x {width} x {height} px, {name} on {device}")
         color = color_from_hex(background[0])
         progress, drawn = host.Progress(total), []
         for batch, index in items:
@@ -151,7 +151,9 @@ def draw(
     pose = camera.c2w[None].to(gaussians.device)
     out = render(gaussians, pose, size, fovy, background, backend, near + camera.offset)
     depths, alphas = out.depths[0], out.alphas[0]
-    normals = 0.5 + 0.5 * camera_normals(smooth_depths(depths, alphas), fovy) * (alphas > 0.5)
+    normals = camera_normals(smooth_depths(depths, alphas), fovy)
+    facing = normals.new_tensor([0, 0, 1])[:, None, None]  # of nothing, as normal maps have it
+    normals = 0.5 + 0.5 * torch.where(alphas > 0.5, normals, facing)
     depths = (depths - camera.offset) * (depths > 0)
     color = out.images[0].clamp(0, 1)
     return tuple(

@@ -43,6 +43,7 @@ app.registerExtension({
       getMinHeight: height,
       getMaxHeight: height,
       hideOnZoom: false,
+      margin: 0, // the default of 10 pixels all around would leave a row no height
       serialize: false, // of the prompt
     })
     widget.serialize = false // of the workflow
