@@ -1,0 +1,1 @@
+"""What `tools/workflows.py` is made of."""

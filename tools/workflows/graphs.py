@@ -1,0 +1,373 @@
+"""The example workflows: which nodes, with which values, joined how, and the words beside them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+
+# Pixels a node needs once it has run, as HTML: a line of text below its inputs, a picture of what
+# it is working on, links to what it has saved.
+ROOM = {
+    "LGM_LoadModel": 200,
+    "LGM_PrepareImage": 620,
+    "LGM_Reconstruct": 570,
+    "LGM_FilterSplat": 320,
+    "LGM_CropSplat": 520,
+    "LGM_RenderSplat": 660,
+    "LGM_SaveSplat": 235,
+    "GetSplatCount": 140,
+}
+
+
+@dataclass(frozen=True)
+class Node:
+    type: str
+    inputs: dict[str, tuple[str, str]] = field(default_factory=dict)  # name -> (node, output)
+    widgets: dict[str, object] = field(default_factory=dict)  # those that differ from the default
+    title: str = ""
+    width: int = 300
+    height: int = 0  # at least; pictures and 3D views show as much as they have room for
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Nodes framed together: columns side by side, and what lies below all of them."""
+
+    title: str
+    columns: list[list[str]]
+    below: list[str] = field(default_factory=list)
+    new_row: bool = False  # of frames
+
+
+@dataclass(frozen=True)
+class Workflow:
+    name: str
+    note: str  # Markdown, beside the graph
+    note_height: int
+    nodes: dict[str, Node]
+    stages: list[Stage]
+
+    def spec(self) -> dict:
+        note = Node("MarkdownNote", {}, {"text": self.note}, "Read me", 380, self.note_height)
+        return {
+            "nodes": with_room({"note": note, **self.nodes}),
+            "stages": [asdict(stage) for stage in (Stage("", [["note"]]), *self.stages)],
+        }
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """Nodes that become one, which the node library offers like any other."""
+
+    name: str
+    description: str
+    category: str
+    aliases: list[str]
+    nodes: dict[str, Node]
+    columns: list[list[str]]
+    inputs: dict[str, tuple[str, str]]  # name outside -> (node, input or widget)
+    outputs: dict[str, tuple[str, str]]
+    width: int = 340
+
+    def spec(self) -> dict:
+        return {
+            "nodes": with_room(self.nodes),
+            "stages": [asdict(Stage("", self.columns))],
+            "name": self.name,
+            "width": self.width,
+            "sockets": {"inputs": self.inputs, "outputs": self.outputs},
+        }
+
+
+def with_room(nodes: dict[str, Node]) -> dict[str, dict]:
+    return {key: {**asdict(node), "room": ROOM.get(node.type, 0)} for key, node in nodes.items()}
+
+
+def pictures(source: tuple[str, str], title: str, width: int = 400, height: int = 300) -> Node:
+    return Node("PreviewImage", {"images": source}, {}, title, width, height)
+
+
+def example(name: str, background: str = "#ffffff") -> Node:
+    return Node("LGM_ExampleViews", widgets={"object": name, "background": background})
+
+
+def reconstructed(views: tuple[str, str], **widgets) -> dict[str, Node]:
+    return {
+        "model": Node("LGM_LoadModel"),
+        "lgm": Node("LGM_Reconstruct", {"model": ("model", "model"), "views": views}, widgets),
+    }
+
+
+SPLAT = ("splat", "splat")  # where workflows about any splat take it from
+FIRST = Stage("1. An example", [["photos", "model"], ["lgm"]])
+
+
+def example_splat(name: str, **widgets) -> dict[str, Node]:
+    """An object of the pack, and one place to connect another splat to.
+
+    Core's count of Gaussians hands the splat on as it is.
+    """
+    return {
+        "photos": example(name),
+        **reconstructed(("photos", "views"), **widgets),
+        "splat": Node("GetSplatCount", {"splat": ("lgm", "splat")}, {}, "Any splat"),
+    }
+
+
+def in_3d(splat: tuple[str, str]) -> dict[str, Node]:
+    """ComfyUI's own 3D view, with a camera from where the whole splat fits it."""
+    return {
+        "file": Node("SplatToFile3D", {"splat": splat}),
+        "camera": Node(
+            "LGM_CameraPath",
+            {"splat": splat},
+            {"path.azimuth": 30, "path.fov": 35, "frames": 1},
+            "Camera for the preview",
+        ),
+        "preview": Node(
+            "PreviewGaussianSplat",
+            {"model_3d": ("file", "model_3d"), "camera_info": ("camera", "cameras")},
+            width=560,
+            height=680,
+        ),
+    }
+
+
+def saved(splat: tuple[str, str], name: str, suffix: str = "ply") -> Node:
+    widgets = {"filename_prefix": f"3d/{name}", "format": suffix}
+    return Node("LGM_SaveSplat", {"splat": splat}, widgets)
+
+
+BATCH = {"source": "batch"}
+
+FOUR_VIEWS = Workflow(
+    "Four Views to Splat",
+    """\
+## Four views to a splat
+
+Press **Run**: four pictures of an object become 3D Gaussians. Drag in *Preview Splat* to turn \
+it.
+
+**Your own object:** replace *Example Views* by four *Load Image* nodes, joined by *Batch Images* \
+in this order: front, the object's own left, back, its own right. White background, a quarter \
+turn apart, camera level with the object. Other backgrounds: see *Own Photos to Splat*.
+
+**Check the order** in *The four views*: in the second picture the front of the object looks to \
+the left.
+
+**Sharper:** put released LGM weights into the folder *models/lgm* and choose them in *Load LGM \
+Model*. They want a GPU.""",
+    430,
+    {
+        "photos": example("spot"),
+        "arranged": Node("LGM_ArrangeViews", {"source.images": ("photos", "views")}, BATCH),
+        "sheet": pictures(("arranged", "contact_sheet"), "The four views", 660, 290),
+        **reconstructed(("arranged", "views")),
+        **in_3d(("lgm", "splat")),
+        "save": saved(("lgm", "splat"), "four_views"),
+    },
+    [
+        Stage("1. Four views, in order", [["photos"], ["arranged"]], ["sheet"]),
+        Stage("2. Gaussians", [["model", "lgm"]]),
+        Stage("3. Look and save", [["file", "camera", "save"], ["preview"]]),
+    ],
+)
+
+OWN_PHOTOS = Workflow(
+    "Own Photos to Splat",
+    """\
+## Own photos to a splat
+
+The photos are cut out, brought to one size, put on white, and become 3D Gaussians.
+
+**Your own photos:** replace *Photos* (an example on blue) by four *Load Image* nodes, joined by \
+*Batch Images* in this order: front, the object's own left, back, its own right.
+
+**Take them** from far away with a long lens, camera level with the object, turning the object a \
+quarter between them. An even wall behind it is enough.
+
+**Busy background:** connect the mask of core's *Remove Background* to *Prepare Image*, or choose \
+*rembg* there if it is installed.
+
+**From above?** Set *elevation* to the angle the camera looked down.""",
+    460,
+    {
+        "photos": Node(
+            "LGM_ExampleViews",
+            widgets={"object": "water_bottle", "background": "#7f9fbf"},
+            title="Photos (replace me)",
+        ),
+        "shown": pictures(("photos", "views"), "The photos", 300, 380),
+        "prepared": Node(
+            "LGM_PrepareImage", {"image": ("photos", "views")}, {"center": "views together"}
+        ),
+        "arranged": Node("LGM_ArrangeViews", {"source.images": ("prepared", "image")}, BATCH),
+        "sheet": pictures(("arranged", "contact_sheet"), "Cut out, in order", 300, 200),
+        **reconstructed(("arranged", "views")),
+        **in_3d(("lgm", "splat")),
+        "save": saved(("lgm", "splat"), "own_photos"),
+    },
+    [
+        Stage("1. Photos", [["photos", "shown"]]),
+        Stage("2. Cut out and arrange", [["prepared"], ["arranged", "sheet"]]),
+        Stage("3. Gaussians", [["model", "lgm"]]),
+        Stage("4. Look and save", [["file", "camera", "save"], ["preview"]]),
+    ],
+)
+
+CLEAN_UP = Workflow(
+    "Clean Up a Splat",
+    """\
+## Clean up a splat
+
+*Filter Splat* takes away what is faint, too large or floats around; *Crop Splat* cuts off the \
+stand of this helmet.
+
+**Any other splat:** connect *TripoSplat Decode*, or core's *Get Splat* of a 3D file, to \
+*Any splat*, and remove the first frame.
+
+**Crop:** the box reaches from 0.1 to 2.1 in height. World units, +y up, +z towards you; LGM's \
+objects lie within -1 and 1, others may be larger.
+
+**Too much gone?** Lower *min_opacity*, raise *outliers*, turn *keep_largest* off. Each node says \
+how many Gaussians stay.""",
+    460,
+    {
+        **example_splat("flight_helmet", opacity_threshold=0),
+        "filtered": Node(
+            "LGM_FilterSplat",
+            {"splat": SPLAT},
+            {"min_opacity": 0.05, "max_scale": 0.2, "outliers": 6, "keep_largest": True},
+        ),
+        "cropped": Node("LGM_CropSplat", {"splat": ("filtered", "splat")}, {"center_y": 1.1}),
+        "view": Node(
+            "LGM_CameraPath",
+            {"splat": SPLAT},
+            {"path.azimuth": 30, "frames": 1},
+            "One camera for both pictures",
+        ),
+        "before": Node(
+            "LGM_RenderSplat", {"splat": SPLAT, "cameras": ("view", "cameras")}, title="Before"
+        ),
+        "after": Node(
+            "LGM_RenderSplat",
+            {"splat": ("cropped", "splat"), "cameras": ("view", "cameras")},
+            title="After",
+        ),
+        "joined": Node(
+            "ImageStitch", {"image1": ("before", "image"), "image2": ("after", "image")}
+        ),
+        "compared": pictures(("joined", "IMAGE"), "Before and after", 560, 350),
+        **in_3d(("cropped", "splat")),
+        "save": saved(("cropped", "splat"), "clean", "spz"),
+    },
+    [
+        FIRST,
+        Stage("2. Clean up", [["splat", "filtered"], ["cropped"]]),
+        Stage(
+            "3. Before and after",
+            [["view", "joined"], ["before"], ["after"], ["compared"]],
+            new_row=True,
+        ),
+        Stage("4. Look and save", [["file", "camera", "save"], ["preview"]]),
+    ],
+)
+
+TURNTABLE = Workflow(
+    "Splat to Turntable Video",
+    """\
+## Splat to turntable video
+
+*Camera Path* lays cameras on an orbit from where the whole splat fits the picture, *Render Splat \
+(LGM)* draws what they see, *Save Video* writes an mp4 into the output folder.
+
+**Any other splat:** connect *TripoSplat Decode*, or core's *Get Splat* of a 3D file, to \
+*Any splat*, and remove the first frame.
+
+**Smoother:** more *frames* in *Camera Path*; frames divided by *fps* is the length in seconds. \
+**Larger:** *width* and *height* of *Render Splat (LGM)*; even numbers for a video. Without a GPU \
+the package *numba* makes drawing much faster.
+
+**Another flight:** choose *spiral* or *arc* in *path*; the arc goes between two cameras.""",
+    440,
+    {
+        **example_splat("avocado"),
+        "path": Node("LGM_CameraPath", {"splat": SPLAT}, {"frames": 24}),
+        "render": Node(
+            "LGM_RenderSplat",
+            {"splat": SPLAT, "cameras": ("path", "cameras")},
+            {"width": 384, "height": 384},  # half a minute on two cores without numba
+        ),
+        "video": Node("CreateVideo", {"images": ("render", "image")}, {"fps": 12}),
+        "save": Node(
+            "SaveVideo",
+            {"video": ("video", "VIDEO")},
+            {"filename_prefix": "video/turntable"},
+            width=480,
+            height=650,
+        ),
+    },
+    [
+        FIRST,
+        Stage("2. Cameras and pictures", [["splat", "path"], ["render"]]),
+        Stage("3. Video", [["video"], ["save"]]),
+    ],
+)
+
+MAPS = Workflow(
+    "Splat to Depth and Normal Maps",
+    """\
+## Splat to depth and normal maps
+
+*Render Splat (LGM)* gives color, mask, depth and normals of the same cameras at once.
+
+**ControlNet:** connect *depth* (*near is white*) or *normal* to the image of *Apply ControlNet*, \
+with a model for depth or normal maps, without a preprocessor. The four pictures are a batch; \
+*Get Image from Batch* takes one.
+
+**Compositing:** the mask is the alpha of the picture. **Measuring:** *metric* in *depth_range* \
+gives the distance along the view axis in world units.
+
+**Any other splat:** connect *TripoSplat Decode*, or core's *Get Splat* of a 3D file, to \
+*Any splat*, and remove the first frame.""",
+    430,
+    {
+        **example_splat("fox"),
+        "path": Node("LGM_CameraPath", {"splat": SPLAT}, {"path.azimuth": 45, "frames": 4}),
+        "render": Node("LGM_RenderSplat", {"splat": SPLAT, "cameras": ("path", "cameras")}),
+        "color": pictures(("render", "image"), "Color", 380, 430),
+        "mask": Node("MaskPreview", {"mask": ("render", "mask")}, {}, "Mask", 380, 430),
+        "depth": pictures(("render", "depth"), "Depth", 380, 430),
+        "normal": pictures(("render", "normal"), "Normals", 380, 430),
+    },
+    [
+        FIRST,
+        Stage("2. Four cameras", [["splat", "path"], ["render"]]),
+        Stage("3. Maps", [["color", "depth"], ["mask", "normal"]]),
+    ],
+)
+
+WORKFLOWS = [FOUR_VIEWS, OWN_PHOTOS, CLEAN_UP, TURNTABLE, MAPS]
+
+SIDES = ("front", "left", "back", "right")
+
+BLUEPRINTS = [
+    Blueprint(
+        "Four Views to Splat (LGM)",
+        "Turns four pictures of an object into 3D Gaussians: front, the object's own left, back, "
+        "its own right, on white, a quarter turn apart. Seconds on a CPU with the model that is "
+        "included.",
+        "3D",
+        ["lgm", "multi-view to splat", "image to 3d", "gaussian splatting", "four views"],
+        {
+            "arranged": Node("LGM_ArrangeViews", widgets={"source": "four images"}),
+            **reconstructed(("arranged", "views")),
+        },
+        [["arranged", "model"], ["lgm"]],
+        {
+            **{side: ("arranged", f"source.{side}") for side in SIDES},
+            "model": ("model", "model"),
+            "elevation": ("lgm", "elevation"),
+        },
+        {"splat": ("lgm", "splat")},
+    )
+]

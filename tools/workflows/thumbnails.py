@@ -1,0 +1,163 @@
+"""A square picture for the template browser, drawn from what a workflow has made."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable
+
+import av
+import torch
+from PIL import Image, ImageChops, ImageDraw, ImageOps
+
+from lgm.cameras import orbit_poses
+from lgm.io import read_ply
+from lgm.turntable import draw
+
+Outputs = Callable[[str], list[bytes]]  # key of a node -> the files it has made
+
+SIDE = 512  # pixels
+SCALE = 2  # drawn larger, for smooth edges
+MOST_BYTES = 80_000
+TOP, BOTTOM = (250, 247, 242), (214, 222, 232)  # colors of the background
+CORNER = 18
+VIEW = {"azimuth": 30.0, "elevation": 15.0}  # degrees, of the pictures made here
+
+
+def four_views(outputs: Outputs) -> Image.Image:
+    """The splat above the four pictures it comes from."""
+    canvas = background()
+    put(canvas, splat_picture(outputs("save")[0], 430), 41, -22)
+    row(canvas, quarters(opened(outputs("sheet")[0])))
+    return canvas
+
+
+def own_photos(outputs: Outputs) -> Image.Image:
+    """The same, with the photos as they were taken."""
+    canvas = background()
+    put(canvas, splat_picture(outputs("save")[0], 430), 41, -22)
+    row(canvas, [opened(photo) for photo in outputs("shown")])
+    return canvas
+
+
+def clean_up(outputs: Outputs) -> Image.Image:
+    """Before, and after, on both sides of a line."""
+    both = opened(outputs("compared")[0])
+    before = both.crop((0, 0, both.width // 2, both.height))
+    after = both.crop((both.width // 2, 0, both.width, both.height))
+    canvas = background()
+    put(canvas, before, -100, 24, 464)
+    right = background()
+    put(right, after, 148, 24, 464)
+    half = Image.new("L", canvas.size)
+    side = canvas.width
+    ImageDraw.Draw(half).polygon(
+        [(side * 0.54, 0), (side, 0), (side, side), (side * 0.46, side)], fill=255
+    )
+    canvas.paste(right, mask=half)
+    line = ImageDraw.Draw(canvas)
+    line.line([(side * 0.54, 0), (side * 0.46, side)], fill=(255, 255, 255), width=3 * SCALE)
+    return canvas
+
+
+def turntable(outputs: Outputs) -> Image.Image:
+    """Frames of the video on a ring, the nearest last."""
+    with av.open(io.BytesIO(outputs("save")[0])) as video:
+        frames = [frame.to_image() for frame in video.decode(video=0)]
+    canvas, count = background(), 8
+    for azimuth in sorted(range(0, 360, 360 // count), key=lambda a: math.cos(math.radians(a))):
+        x, near = math.sin(math.radians(azimuth)), math.cos(math.radians(azimuth))
+        size = round(215 + 75 * near)
+        middle = (256 + 180 * x, 245 + 90 * near)
+        frame = frames[azimuth * len(frames) // 360]
+        put(canvas, frame, round(middle[0] - size / 2), round(middle[1] - size / 2), size)
+    return canvas
+
+
+def maps(outputs: Outputs) -> Image.Image:
+    """Color, mask, depth and normals from the first camera."""
+    canvas, side = background(), 226
+    pictures = {key: opened(outputs(key)[0]) for key in ("color", "mask", "depth", "normal")}
+    middle = around(pictures["mask"])
+    for number, picture in enumerate(pictures.values()):
+        picture = picture.crop(middle)
+        x, y = (20 + (side + 20) * n for n in (number % 2, number // 2))
+        tile(canvas, picture, x, y, side)
+    return canvas
+
+
+DRAWN = {
+    "Four Views to Splat": four_views,
+    "Own Photos to Splat": own_photos,
+    "Clean Up a Splat": clean_up,
+    "Splat to Turntable Video": turntable,
+    "Splat to Depth and Normal Maps": maps,
+}
+
+
+def jpeg(canvas: Image.Image) -> bytes:
+    """As good as fits into MOST_BYTES."""
+    small = canvas.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    for quality in range(92, 40, -4):
+        buffer = io.BytesIO()
+        small.save(buffer, "JPEG", quality=quality, optimize=True)
+        if buffer.tell() <= MOST_BYTES:
+            break
+    return buffer.getvalue()
+
+
+def opened(content: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(content)).convert("RGB")
+
+
+def splat_picture(file: bytes, size: int) -> Image.Image:
+    """A .ply from a little above, on white."""
+    gaussians = read_ply(file)
+    pose = orbit_poses([VIEW["azimuth"]], VIEW["elevation"])
+    pixels = next(draw(gaussians, pose, size * SCALE)).mul(255).round().to(torch.uint8)
+    return Image.fromarray(pixels.permute(1, 2, 0).numpy())
+
+
+def quarters(sheet: Image.Image) -> list[Image.Image]:
+    """The four pictures of a contact sheet."""
+    side = sheet.width // 4
+    return [sheet.crop((n * side, 0, (n + 1) * side, sheet.height)) for n in range(4)]
+
+
+def around(mask: Image.Image) -> tuple[int, int, int, int]:
+    """The square that shows what is white, with a margin."""
+    left, top, right, bottom = mask.convert("L").point(lambda value: 255 * (value > 127)).getbbox()
+    half = round(0.6 * max(right - left, bottom - top))
+    x, y = (left + right) // 2, (top + bottom) // 2
+    return x - half, y - half, x + half, y + half
+
+
+def background() -> Image.Image:
+    ramp = Image.linear_gradient("L").resize((SIDE * SCALE, SIDE * SCALE))
+    return ImageOps.colorize(ramp, TOP, BOTTOM)
+
+
+def put(canvas: Image.Image, picture: Image.Image, x: int, y: int, size: int = 0) -> None:
+    """What stands on white, without the white, in front of what is there already."""
+    side = (size * SCALE,) * 2 if size else picture.size
+    placed = Image.new("RGB", canvas.size, "white")
+    placed.paste(picture.resize(side, Image.Resampling.LANCZOS), (x * SCALE, y * SCALE))
+    darkest = ImageChops.darker(ImageChops.darker(*placed.split()[:2]), placed.split()[2])
+    covers = darkest.point(lambda value: 10 * (235 - value))  # not the haze around it
+    canvas.paste(background(), mask=covers)  # else what is behind would shine through
+    canvas.paste(ImageChops.multiply(canvas, placed))
+
+
+def tile(canvas: Image.Image, picture: Image.Image, x: int, y: int, side: int) -> None:
+    """A picture with round corners."""
+    size = (side * SCALE, side * SCALE)
+    mask = Image.new("L", size)
+    ImageDraw.Draw(mask).rounded_rectangle((0, 0, *size), CORNER * SCALE, fill=255)
+    fitted = ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
+    canvas.paste(fitted, (x * SCALE, y * SCALE), mask)
+
+
+def row(canvas: Image.Image, pictures: list[Image.Image]) -> None:
+    """Four pictures along the lower edge."""
+    for number, picture in enumerate(pictures):
+        tile(canvas, picture, 22 + number * 120, 384, 108)
