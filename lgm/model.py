@@ -6,7 +6,7 @@ import logging
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, autocast, nn
 
 from .cameras import FOVY, input_poses, plucker_rays
 from .fused_norm import uses_triton
@@ -97,7 +97,7 @@ class LGM(nn.Module):
         """The visual hull these inputs imply, and its channels [B, 4, HULL_CHANNELS, S, S] for the
         network.
         """
-        with torch.autocast(inputs.device.type, enabled=False):
+        with autocast(inputs.device.type, enabled=False):
             colors = seen_pictures(inputs)
             alphas = key_white(colors) if alphas is None else alphas
             levels = len(self.preset.down_channels) - len(self.preset.up_channels)

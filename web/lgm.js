@@ -32,7 +32,7 @@ const ROW = 20 // pixels, height of a link
 const MOST_ROWS = 6 // before the list scrolls
 
 app.registerExtension({
-  name: "LGM Splats.SavedFiles",
+  name: "lgmsplats.SavedFiles",
 
   nodeCreated(node) {
     if (node.comfyClass !== "LGM_SaveSplat") return

@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, autocast
 
 from ..cameras import FOVY, world_to_camera
 from ..gaussians import Gaussians, colors_toward
@@ -87,7 +87,7 @@ def render(
     name = _choose(backend, gaussians.device)
     exact = gaussians.positions.dtype == torch.float64 and name in ("reference", "torch")
     dtype = torch.float64 if exact else torch.float32
-    with torch.autocast(gaussians.device.type, enabled=False):
+    with autocast(gaussians.device.type, enabled=False):
         w2c = _inverse(c2w.to(dtype)).to(gaussians.device)
         color = _background(background, *c2w.shape[:2]).to(w2c)
         gaussians, draw = gaussians.to(dtype), _module(name).draw

@@ -105,7 +105,7 @@ def _probe() -> str:
         colors=torch.full_like(positions, 0.5),
     )
     try:
-        w2c = world_to_camera(orbit_poses([0.0]))[None].cuda()
+        w2c = world_to_camera(orbit_poses([0.0]))[None].to(positions)
         _, alphas, _ = draw(ring, w2c, (16, 16), FOVY, w2c.new_zeros(1, 1, 3))
         works = bool(alphas.isfinite().all()) and float(alphas.max()) > 0.5
     except _FAILURES as error:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, autocast
 
 from .. import cli
 from ..cli import Parser, number, whole
@@ -296,7 +296,7 @@ def train_step(run: Run, batch: Batch, progress: float, lpips: LPIPS | None) -> 
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate(progress, run.recipe)
         group["betas"] = (beta1(progress, run.recipe), run.recipe.beta2)
-    with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=batch.images.is_cuda):
+    with autocast(batch.images.device.type, torch.bfloat16, enabled=batch.images.is_cuda):
         gaussians = run.model(batch.inputs, batch.alphas)
     loss, terms = loss_terms(gaussians, batch, run.recipe, progress, lpips)
     run.optimizer.zero_grad(set_to_none=True)
@@ -422,7 +422,7 @@ def save_grid(path: Path, model: LGM, batch: Batch) -> None:
 
     # Under autocast, as in training: without it the inference path would prepare itself for weights
     # about to change.
-    with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=batch.images.is_cuda):
+    with autocast(batch.images.device.type, torch.bfloat16, enabled=batch.images.is_cuda):
         gaussians = model(batch.inputs[:4], batch.alphas[:4])
     output = render(gaussians, batch.c2w[:4], batch.images.shape[-1]).images.clamp(0, 1)
     rows = torch.stack([batch.images[:4], output], dim=1)  # [4, 2, V, 3, S, S]
