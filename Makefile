@@ -15,6 +15,12 @@ test: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n 2
 
+# Boots the ComfyUI at COMFYUI_DIR on the CPU; playwright drives its page, and is tried for only here.
+.PHONY: test-comfyui
+test-comfyui: setup
+	-$(BIN)/python -m pip install -q playwright
+	$(BIN)/python -m pytest tests/comfyui -rs
+
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .

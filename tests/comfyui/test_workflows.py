@@ -1,0 +1,122 @@
+"""Every example workflow, and every one an earlier version had, through the API and in the page."""
+
+import os
+import re
+
+import pytest
+
+from .comfyui import ROOT
+from .page import open_page
+from .prompts import saved
+from .test_nodes import NODES
+from .workflows import BLUEPRINTS, EXAMPLES, KEPT, SAVED, essence, keep, label, read, twin, version
+
+RENDERERS = {"classic": False, "vue": True}
+
+# Gives the one node on the page, a blueprint, a picture for each IMAGE input; saves its splat.
+WIRE = """() => {
+  const { graph } = window.app;
+  const [blueprint] = graph.nodes;
+  const make = (type) => {
+    const node = window.LiteGraph.createNode(type);
+    graph.add(node);
+    return node;
+  };
+  const views = make('LGM_ExampleViews');
+  const pictures = blueprint.inputs.filter((input) => input.type === 'IMAGE');
+  pictures.forEach((input, index) => {
+    const one = make('ImageFromBatch');
+    one.widgets.find((widget) => widget.name === 'batch_index').value = index;
+    views.connect(0, one, 0);
+    one.connect(0, blueprint, blueprint.inputs.indexOf(input));
+  });
+  const splat = blueprint.outputs.findIndex((output) => output.type === 'SPLAT');
+  blueprint.connect(splat, make('LGM_SaveSplat'), 0);
+}"""
+
+
+@pytest.fixture(scope="module", params=RENDERERS)
+def renderer(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def page(chromium, server, object_info, renderer):
+    with open_page(chromium, server, vue=RENDERERS[renderer]) as opened:
+        yield opened
+
+
+def finished(server, object_info, prompt):
+    """Runs a prompt to its end; every output node of it must have had its turn."""
+    run = server.run(prompt)
+    assert run.status == "success", run.reasons()
+    assert not run.node_errors, run.reasons()
+    ends = {key for key, node in prompt.items() if object_info[node["class_type"]]["output_node"]}
+    assert ends <= {*run.executed, *run.cached}
+    assert ends & run.outputs.keys()
+
+
+def test_this_version_keeps_all_its_workflows():
+    kept = {path.name for path in SAVED if path.parent.name == version()}
+    assert EXAMPLES, "example_workflows/ is empty"
+    assert kept == {path.name for path in EXAMPLES}
+
+
+@pytest.mark.parametrize("workflow", SAVED, ids=label)
+def test_workflow_runs_through_the_api(server, object_info, workflow):
+    finished(server, object_info, read(twin(workflow)))
+
+
+def test_page_opens_with_the_scripts_of_the_pack(page):
+    page.settle()
+    assert not page.problems()
+    scripts = [path.read_text(encoding="utf-8") for path in (ROOT / "web").rglob("*.js")]
+    named = re.findall(r"""registerExtension\(\{\s*name: ["'](.+?)["']""", "\n".join(scripts))
+    assert named
+    assert set(named) <= set(page.extensions())
+
+
+@pytest.mark.parametrize("node", sorted(NODES))
+def test_page_makes_every_node(page, node):
+    assert page.can_make(node), page.problems()
+    assert not page.problems()
+
+
+def test_page_links_to_the_saved_file(server, page, object_info):
+    page.problems()  # of the test before, if it failed
+    page.load_prompt(saved(object_info))
+    assert page.run() == "success"
+    page.settle()
+    (path,) = page.downloads()
+    assert server.fetch(path)[1].startswith(b"ply\n")
+    assert not page.problems()
+
+
+@pytest.mark.parametrize("workflow", EXAMPLES, ids=label)
+def test_workflow_runs_in_the_page(server, page, renderer, shots, workflow):
+    server.forget()
+    page.problems()  # of the test before, if it failed
+    page.load(read(workflow))
+    page.settle()
+    assert not page.missing_nodes()
+    prompt = page.prompt()
+    assert page.run() == "success"
+    page.settle(4000)
+    page.shot(shots / f"{workflow.stem} ({renderer}).png")
+    assert not page.problems()
+    if os.environ.get("COMFYUI_KEEP_WORKFLOWS"):
+        keep(workflow, prompt)
+    kept = KEPT / version() / workflow.name
+    assert read(workflow) == read(kept), f"{workflow.name} changed: see docs/testing.md"
+    assert essence(prompt) == essence(read(twin(kept)))
+
+
+@pytest.mark.parametrize("blueprint", BLUEPRINTS, ids=label)
+def test_blueprint_makes_a_splat(page, renderer, shots, blueprint):
+    page.problems()  # of the test before, if it failed
+    page.load(read(blueprint))
+    page.page.evaluate(WIRE)
+    assert page.run() == "success"
+    page.settle()
+    page.shot(shots / f"{blueprint.stem} ({renderer}).png")
+    assert not page.problems()
