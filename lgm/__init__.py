@@ -2,7 +2,7 @@
 PyTorch.
 """
 
-from . import cameras, io, render
+from . import cameras, io, mesh, render
 from .gaussians import Gaussians
 from .model import LGM
 from .presets import PRESETS, Preset
@@ -10,4 +10,4 @@ from .weights import load_model
 
 __version__ = "0.2.0"
 
-__all__ = ["LGM", "PRESETS", "Gaussians", "Preset", "cameras", "io", "load_model", "render"]
+__all__ = ["LGM", "PRESETS", "Gaussians", "Preset", "cameras", "io", "load_model", "mesh", "render"]

@@ -158,6 +158,26 @@ def build_parser() -> argparse.ArgumentParser:
     _add_device_options(command)
     command.set_defaults(run=run_render, parser=command)
 
+    command = commands.add_parser("mesh", help="a splat to a textured mesh")
+    command.add_argument("splat", nargs="?", type=Path, metavar="SPLAT")
+    command.add_argument(
+        "--folder", type=Path, metavar="DIR", help="do every splat file in it, into a folder --out"
+    )
+    command.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="a file .glb, or a folder"
+    )
+    command.add_argument("--faces", type=whole(4, 10_000_000), default=30_000, metavar="N")
+    command.add_argument("--texture-size", type=whole(128, 8192), default=1024, metavar="PX")
+    command.add_argument(
+        "--views", type=whole(6, 480), default=36, metavar="N", help="the colors are taken from"
+    )
+    command.add_argument(
+        "--resolution", type=whole(32, 768), default=192, metavar="N", help="of the surface's grid"
+    )
+    command.add_argument("--frame", choices=("y-down", "y-up"), default="y-down")
+    _add_device_options(command)
+    command.set_defaults(run=run_mesh, parser=command)
+
     for name, summary in DELEGATED.items():
         commands.add_parser(name, help=summary)
 
@@ -313,6 +333,60 @@ def run_render(options: argparse.Namespace) -> None:
     with staged_folder(options.out) as folder:
         for index, frame in enumerate(frames):
             (folder / f"{index:04d}.png").write_bytes(video.png(frame))
+
+
+def run_mesh(options: argparse.Namespace) -> int:
+    if (options.folder is None) == (options.splat is None):
+        options.parser.error("give one splat file, or --folder")
+    from .outputs import check_writable
+
+    if options.folder is not None:
+        return mesh_folder(options)
+    _require_suffix(options, (".glb",))
+    check_writable(options.out)
+    mesh = mesh_file(options.splat, options)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    mesh.export(options.out)
+    if not options.quiet:
+        print(f"{options.out}: {mesh.face_count:,} faces")
+    return 0
+
+
+def mesh_folder(options: argparse.Namespace) -> int:
+    """One .glb per splat file; a bad one is reported and the others are done all the same."""
+    from .outputs import check_writable
+
+    if not options.folder.is_dir():
+        raise ValueError(f"--folder needs a folder of splat files, and {options.folder} is none.")
+    paths = sorted(p for p in options.folder.iterdir() if p.suffix.lower() in SPLAT_SUFFIXES)
+    if not paths:
+        raise ValueError(f"{options.folder} needs files {' '.join(SPLAT_SUFFIXES)}, and has none.")
+    check_writable(options.out, folder=True)
+    options.out.mkdir(parents=True, exist_ok=True)
+    failed = 0
+    for path in progress(paths, options, "splats"):
+        try:
+            mesh_file(path, options).export(options.out / f"{path.stem}.glb")
+        except (ValueError, RuntimeError, OSError) as error:
+            report(error)
+            failed += 1
+    if not options.quiet:
+        print(f"{options.out}: {len(paths) - failed} of {len(paths)} meshes")
+    return 1 if failed else 0
+
+
+def mesh_file(path: Path, options: argparse.Namespace):
+    from . import io
+    from .mesh import extract
+
+    gaussians = io.read_splat_file(path, frame=options.frame).to(pick_device(options.device))
+    return extract(
+        gaussians,
+        faces=options.faces,
+        texture_size=options.texture_size,
+        resolution=options.resolution,
+        views=options.views,
+    )
 
 
 def run_doctor(options: argparse.Namespace) -> None:

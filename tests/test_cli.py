@@ -434,3 +434,27 @@ def test_png_bytes_are_the_picture():
     image = torch.arange(3 * 4 * 5).reshape(3, 4, 5) / 255
     decoded = np.asarray(Image.open(io.BytesIO(video.png(image))))
     assert decoded.tolist() == torch.arange(60).reshape(3, 4, 5).permute(1, 2, 0).tolist()
+
+
+def test_mesh_of_a_file_and_of_a_folder(tmp_path, capsys):
+    folder = tmp_path / "splats"
+    folder.mkdir()
+    lgm.io.write_splat_file(folder / "ball.ply", shell(2000))
+    (folder / "broken.ply").write_bytes(b"ply")
+    small = ["--faces", "200", "--texture-size", "128", "--views", "6", "--resolution", "32"]
+    out = tmp_path / "ball.glb"
+    assert cli.main(["mesh", str(folder / "ball.ply"), "--out", str(out), *small]) == 0
+    assert out.read_bytes().startswith(b"glTF")
+    capsys.readouterr()
+    several = ["mesh", "--folder", str(folder), "--out", str(tmp_path / "meshes"), *small]
+    assert cli.main(several) == 1  # a bad file is said, and the good ones are done
+    assert [path.name for path in (tmp_path / "meshes").iterdir()] == ["ball.glb"]
+    assert "broken.ply" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["a.ply", "--folder", "b"]])
+def test_mesh_needs_one_source(arguments, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["mesh", *arguments, "--out", str(tmp_path / "x.glb")])
+    assert stopped.value.code == 2
+    assert "splat file" in capsys.readouterr().err

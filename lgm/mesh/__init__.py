@@ -1,0 +1,70 @@
+"""From any splat to a textured mesh: a surface, cleaned, unwrapped, and colored by what the splat
+looks like from all around.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..gaussians import Gaussians
+from .record import Mesh
+
+if TYPE_CHECKING:
+    from .texture import Inputs
+
+__all__ = ["STAGES", "Mesh", "extract"]
+
+STAGES = ("surface", "clean-up", "charts", "texture")
+
+
+def extract(
+    gaussians: Gaussians,
+    faces: int = 30_000,
+    texture_size: int | None = 1024,
+    resolution: int = 192,
+    views: int = 36,
+    inputs: Inputs | None = None,
+    check: Callable[[], None] | None = None,
+    progress: Callable[[str, float], None] | None = None,
+) -> Mesh:
+    """A textured mesh (on the CPU) of what a splat looks like from outside.
+
+    Args:
+        gaussians: one object of any scale, anywhere; the work is done where they are.
+        faces: at most this many triangles.
+        texture_size: texels on a side; None gives vertex colors and no texture.
+        resolution: of the grid that the surface is found on; twice as fine finds thinner parts and
+            takes eight times as long.
+        views: pictures of the splat that the colors are taken from.
+        inputs: pictures that the splat was made from: sharper than it where they see the surface.
+        check: called now and then; what it raises ends the work.
+        progress: called with one of STAGES and the part of it that is done, 0..1.
+
+    Raises:
+        ValueError: no object, more than one, nothing visible, or numbers that can't be.
+    """
+    from . import texture  # here, since all of them wait for scipy
+    from .clean import clean
+    from .fuse import fuse
+    from .unwrap import unwrapped
+
+    check = check or (lambda: None)
+    surface, clean_up, charts, colors = (_stage(progress, name) for name in STAGES)
+    vertices, triangles = fuse(gaussians, resolution, check, surface)
+    vertices, triangles, normals = clean(vertices, triangles, faces, check=check)
+    clean_up(1.0)
+    mesh = Mesh(*map(torch.from_numpy, (vertices, triangles, normals)))
+    look = {"gaussians": gaussians, "views": views, "inputs": inputs, "check": check}
+    if texture_size is None:
+        return replace(mesh, vertex_colors=texture.vertex_colors(mesh, **look, progress=colors))
+    mesh = unwrapped(mesh, texture_size, check)
+    charts(1.0)
+    return replace(mesh, texture=texture.bake(mesh, size=texture_size, **look, progress=colors))
+
+
+def _stage(progress: Callable[[str, float], None] | None, name: str) -> Callable[[float], None]:
+    return (lambda part: progress(name, part)) if progress else (lambda part: None)

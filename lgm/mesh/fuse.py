@@ -1,0 +1,314 @@
+"""From any Gaussians to one closed surface: what pictures from all around see, fused on a grid.
+
+Depth says where the surface is, coverage where it ends. The expected depth of half transparent
+Gaussians lies between the front and whatever shines through; so pictures of the first three powers
+of the depth are taken instead of colors. They tell two layers apart, and the front one counts.
+
+A place is outside if it lies in front of what is seen there, on a weighted mean of all pictures, or
+where several pictures show nothing at all. What nobody sees is inside: the surface has no holes,
+and a hollow shell becomes solid.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..cameras import focal_length, orbit_poses
+from ..clean import extent
+from ..gaussians import Gaussians
+from ..render import interruptible, render
+from ..render.projection import MIN_ALPHA, rotation_matrices
+from .surface_nets import surface_nets
+
+VIEWS = 48
+PIXELS = 2  # per voxel
+MAX_SIZE = 1024  # pixels on a side
+FIRST_AZIMUTH = 77.0  # degrees; then no camera stands in a plane of two axes
+FOVY = 40.0  # degrees
+REACH = 1.05  # of the splat's radius: what lies further out is no part of the object
+OPAQUE = 0.5  # coverage from which on a pixel shows the object
+FRONT = 0.2  # coverage from which on a layer in front of another is the surface
+LAYERS_APART = 0.05  # radii; two layers that are nearer are one thick one
+DOUBT = 1.0  # pictures' worth of belief that a place is inside: closes pits that hardly one sees
+IN_FRONT, BEHIND = 2.6, 1.6  # voxels; distances are cut at the first, count up to the second
+BLANK_VIEWS = 3  # so many pictures have to show nothing: one may look edge-on at a thin part
+HALF_DEPTH = 0.8  # deviations, along the line of sight, from a Gaussian's center to its front
+INFLATE = 0.6  # voxels: a sheet without thickness has to hold a value of the grid inside
+COARSE = 4  # voxels between the values that decide away from the surface
+MARGIN = 4  # voxels of outside around the object
+
+Check = Callable[[], None]
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Views:
+    """V pictures of a splat that fills the unit ball."""
+
+    c2w: Tensor  # [V, 4, 4], on the CPU
+    depths: Tensor  # [V, S, S] camera z of the front, infinite where nothing is
+    weights: Tensor  # [V, S, S] cosine between surface and line of sight
+    alphas: Tensor  # [V, S, S]
+
+
+@dataclass(frozen=True)
+class Grid:
+    origin: Tensor  # [3], the first value's place
+    voxel: float
+    shape: tuple[int, int, int]  # multiples of COARSE
+
+
+def fuse(
+    gaussians: Gaussians,
+    resolution: int = 192,
+    check: Check | None = None,
+    progress: Progress | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices [V, 3] float32 and faces [F, 3] int64, counterclockwise from outside: a closed
+    surface, each edge of which has two faces.
+
+    Bubbles and stray pieces are still there, see `clean.clean`. The same splat gives the same
+    surface.
+
+    Args:
+        gaussians: a batch of one, of any scale and anywhere; the work is done on its device.
+        resolution: voxels along the longest side.
+        check: called within all loops; what it raises ends the work.
+        progress: told how much is done, 0..1.
+
+    Raises:
+        ValueError: a resolution below 16, more than one object, or nothing that pictures show.
+    """
+    if not resolution >= 16:
+        raise ValueError(f"A mesh needs a resolution of 16 or more, got {resolution}.")
+    check, progress = check or (lambda: None), progress or (lambda done: None)
+    with torch.no_grad(), _threads(1) as before:
+        visible, center, radius = _in_unit_ball(gaussians)
+        check()
+        size = min(PIXELS * resolution, MAX_SIZE)
+        views = _observe(visible, size, before, check, lambda done: progress(0.5 * done))
+        points = _seen_points(views)
+        grid = _grid_around(points, resolution)
+        values = _field(grid, points, views, check, lambda done: progress(0.5 + 0.4 * done))
+        check()
+        vertices, faces = surface_nets(values, grid.origin, grid.voxel)
+    if not len(faces):
+        raise ValueError(_NOTHING_OPAQUE)
+    progress(1.0)
+    return vertices * np.float32(radius) + center.numpy(), faces
+
+
+_NOTHING_OPAQUE = (
+    f"A mesh needs Gaussians that cover {OPAQUE:.0%} of a pixel together, but pictures of this "
+    "splat show nothing so dense: check its opacities and scales."
+)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[int]:
+    """Torch's threads on the CPU; gives their number before. With several, the many small steps
+    here wait for each other ten times as long as they work, if the CPU is busy.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield before
+    finally:
+        torch.set_num_threads(before)
+
+
+def _in_unit_ball(gaussians: Gaussians) -> tuple[Gaussians, Tensor, float]:
+    """The visible part, moved and scaled into the unit ball, with that ball's center and radius."""
+    if gaussians.batch_size != 1:
+        raise ValueError(
+            f"A mesh is made of one object at a time, got a batch of {gaussians.batch_size}: "
+            "use item()."
+        )
+    shape = replace(gaussians, sh=None)
+    visible = shape.opacities[0, :, 0] >= MIN_ALPHA
+    for tensor in shape.tensors().values():
+        visible &= tensor[0].isfinite().all(-1)
+    if not visible.any():
+        raise ValueError(
+            f"A mesh needs visible Gaussians, but all {gaussians.count} of this splat are "
+            f"fainter than {MIN_ALPHA:.3f} or not finite."
+        )
+    shape = shape.select(visible)
+    center, radius = extent(shape)
+    if not radius > 0:
+        raise ValueError("A mesh needs Gaussians that fill some space, but these have no size.")
+    positions = (shape.positions - center.to(shape.positions)) / radius
+    shape = replace(shape, positions=positions, scales=shape.scales / radius).to(torch.float32)
+    return shape.select(positions[0].norm(dim=-1) <= REACH), center, radius
+
+
+def _poses() -> tuple[Tensor, float]:
+    """Cameras [VIEWS, 4, 4] spread evenly over the sphere, down to 8 degrees from the poles, and
+    their distance.
+
+    On a spiral: cameras on rings would look at a flat card edge-on several at a time.
+    """
+    distance = REACH / math.sin(math.radians(FOVY / 2))
+    order = torch.arange(VIEWS, dtype=torch.float64)
+    height = 1 - 2 * (order + 0.36) / (VIEWS - 0.28)
+    azimuths = FIRST_AZIMUTH + order * 180 * (3 - 5**0.5)
+    return orbit_poses(azimuths, torch.rad2deg(height.asin()), distance), distance
+
+
+def _observe(
+    gaussians: Gaussians, size: int, threads: int, check: Check, progress: Progress
+) -> Views:
+    c2w, distance = _poses()
+    axes = rotation_matrices(gaussians.rotations) * gaussians.scales[..., None, :]
+    depths, alphas = [], []
+    for number, pose in enumerate(c2w):
+        check()
+        back = pose[:3, 2].to(gaussians.positions)
+        half_depths = (axes * back[:, None]).sum(-2).norm(dim=-1)
+        # Relative to the middle, so that the third power keeps its digits.
+        offset = -(gaussians.positions * back).sum(-1) - HALF_DEPTH * half_depths
+        powers = replace(gaussians, colors=torch.stack([offset, offset**2, offset**3], dim=-1))
+        with interruptible(check), _threads(threads):
+            picture = render(powers, pose[None], size, FOVY, background=0.0)
+        alpha = picture.alphas[0, 0, 0]
+        front = _front(picture.images[0, 0] / alpha.clamp(min=1e-6), alpha)
+        depths.append(torch.where(alpha >= OPAQUE, front + distance, torch.inf))
+        alphas.append(alpha)
+        progress((number + 1) / VIEWS)
+    depths = torch.stack(depths)
+    return Views(c2w, depths, _cosines(depths), torch.stack(alphas))
+
+
+def _front(moments: Tensor, alpha: Tensor) -> Tensor:
+    """Depth of the first layer with a coverage of FRONT, from the mean, square and cube [3, S, S].
+
+    Two layers have just these three moments (the nodes of Gauss' quadrature with two points).
+    """
+    mean, square, cube = moments
+    deviation = (square - mean**2).clamp(min=1e-12).sqrt()
+    half_skew = (cube - 3 * mean * square + 2 * mean**3) / (2 * deviation**3)
+    reach = (1 + half_skew**2).sqrt()
+    near, far = (mean + deviation * (half_skew + sign * reach) for sign in (-1, 1))
+    share = 0.5 * (1 + half_skew / reach)  # of the near layer
+    front = torch.where(share * alpha >= FRONT, near, far)
+    return torch.where(2 * deviation * reach > LAYERS_APART, front, mean)
+
+
+def _cosines(depths: Tensor) -> Tensor:
+    """[V, S, S] between the lines of sight and the surface, from the slopes of its depth."""
+    _, distance = _poses()
+    z = torch.where(depths.isfinite(), depths, distance)
+    pixel = z / focal_length(z.shape[-1], FOVY)
+    across = F.pad((z[:, :, 2:] - z[:, :, :-2]) / 2, (1, 1))
+    down = F.pad((z[:, 2:] - z[:, :-2]) / 2, (0, 0, 1, 1))
+    return (1 + (across / pixel) ** 2 + (down / pixel) ** 2).rsqrt()
+
+
+def _seen_points(views: Views) -> Tensor:
+    """[P, 3]: where the pixels of all pictures hit the surface."""
+    size = views.depths.shape[-1]
+    focal = focal_length(size, FOVY)
+    parts = []
+    for pose, depth in zip(views.c2w.to(views.depths), views.depths, strict=True):
+        row, column = depth.isfinite().nonzero().unbind(1)
+        z = depth[row, column]
+        right, up = (column + 0.5 - size / 2) / focal * z, (size / 2 - row - 0.5) / focal * z
+        x_axis, y_axis, z_axis, eye = pose[:3].unbind(1)
+        parts.append(eye + right[:, None] * x_axis + up[:, None] * y_axis - z[:, None] * z_axis)
+    points = torch.cat(parts)
+    if not len(points):
+        raise ValueError(_NOTHING_OPAQUE)
+    return points.clamp(-REACH, REACH)
+
+
+def _grid_around(points: Tensor, resolution: int) -> Grid:
+    low, high = points.amin(0), points.amax(0)
+    size = (high - low).tolist()
+    voxel = max(*size, 1e-3) / max(resolution - 2 * MARGIN, 1)
+    shape = (math.ceil((side / voxel + 2 * MARGIN) / COARSE) * COARSE for side in size)
+    return Grid(low - (MARGIN - 0.5) * voxel, voxel, tuple(shape))
+
+
+def _field(grid: Grid, points: Tensor, views: Views, check: Check, progress: Progress) -> Tensor:
+    """[X, Y, Z] signed distances to the surface in voxels, near it, and any number of the right
+    sign elsewhere; below 0 inside.
+    """
+    device = points.device
+    coarse_shape = tuple(side // COARSE for side in grid.shape)
+    coarse = torch.ones(coarse_shape, device=device).nonzero() * COARSE + (COARSE - 1) / 2
+    fine = _band(grid, points).nonzero()
+    places = torch.cat([coarse, fine]) * grid.voxel + grid.origin
+    chunk = 1 << (22 if places.is_cuda else 16)  # a CPU's cache holds it
+    values, done = [], 0
+    for part in places.split(chunk):
+        check()
+        values.append(_distances(part, views, grid.voxel))
+        done += len(part)
+        progress(done / len(places))
+    values = torch.cat(values)
+    field = values[: len(coarse)].reshape(coarse_shape).sign()
+    for axis in range(3):
+        field = field.repeat_interleave(COARSE, axis)
+    field[fine.unbind(1)] = values[len(coarse) :]
+    return field
+
+
+def _band(grid: Grid, points: Tensor) -> Tensor:
+    """[X, Y, Z] bool: within two to four voxels of what is seen."""
+    half = torch.zeros([side // 2 for side in grid.shape], device=points.device)
+    cell = ((points - grid.origin) / grid.voxel + 0.5).div(2).long()
+    half[cell.unbind(1)] = 1.0
+    band = F.max_pool3d(half[None, None], 3, stride=1, padding=1)[0, 0] > 0
+    for axis in range(3):
+        band = band.repeat_interleave(2, axis)
+    return band
+
+
+def _distances(places: Tensor, views: Views, voxel: float) -> Tensor:
+    """Signed distances [N], in voxels, of places [N, 3].
+
+    In front of what it sees, a picture counts fully; behind it ever less, since beyond a thin part
+    it knows nothing.
+    """
+    total, weight = torch.zeros_like(places[:, 0]), torch.zeros_like(places[:, 0])
+    blank = [torch.full_like(total, -1.0) for _ in range(BLANK_VIEWS)]  # largest first
+    for pose, depths, weights, alphas in zip(
+        views.c2w, views.depths, views.weights, views.alphas, strict=True
+    ):
+        pixel, z = _project(places, pose, depths.shape[-1])
+        distance = (depths.view(-1)[pixel] - z) / voxel
+        share = weights.view(-1)[pixel] * (1 + distance / BEHIND).clamp(0, 1)
+        share = torch.where(distance.isinf(), 0.0, share)  # the blank decides there
+        total += share * distance.clamp(max=IN_FRONT)
+        weight += share
+        empty = 2 * (OPAQUE - alphas.view(-1)[pixel])
+        for rank in range(BLANK_VIEWS):
+            empty, blank[rank] = (
+                torch.minimum(empty, blank[rank]),
+                torch.maximum(empty, blank[rank]),
+            )
+    mean = (total - DOUBT * BEHIND) / (weight + DOUBT)
+    return torch.maximum(mean - INFLATE, blank[-1])
+
+
+def _project(places: Tensor, pose: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The pixel, an index into a flattened picture, and depth where places [N, 3] are seen."""
+    focal = focal_length(size, FOVY)
+    offsets = (places - pose[:3, 3].to(places)).unbind(1)
+    # Written out, since a matrix product may be rounded to ten bits on a GPU.
+    right, up, back = (
+        sum(offset * factor for offset, factor in zip(offsets, axis, strict=True))
+        for axis in pose[:3, :3].T.tolist()
+    )
+    scale = -focal / back
+    column = (right * scale + size / 2).long().clamp_(0, size - 1)
+    row = (size / 2 - up * scale).long().clamp_(0, size - 1)
+    return row * size + column, -back

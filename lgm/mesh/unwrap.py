@@ -1,0 +1,215 @@
+"""Texture coordinates: a surface cut into charts that lie flat in one square without overlaps.
+
+Our own, since packages for this hang or panic on some closed meshes, take many seconds, or exist
+for some Pythons only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from .draw import covered
+from .record import Mesh
+
+PADDING = 4  # texels around each chart: two mipmaps stay clean
+AXES = np.concatenate([np.eye(3), -np.eye(3)])  # charts are seen along one of these
+STEEPEST = 0.4  # cosine; a chart's faces are stretched by its inverse at most
+LOYALTY = 0.35  # what a neighbor in the same chart is worth, as a cosine: smooth outlines
+ROUNDS = 8  # of neighbors agreeing on a chart
+PEELS = 4  # layers that a chart is taken apart into before the rest become single triangles
+FILL = 0.97  # the step of the texel density in the search for what fits
+
+ANGLES = 8  # of a quarter turn, that a chart's smallest box is sought in
+
+
+def unwrap(
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    size: int = 1024,
+    check: Callable[[], None] | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Coordinates of a mesh in a texture of `size` x `size` texels, the same for the same mesh.
+
+    A chart is what faces one axis and hangs together, seen along that axis; what it hides of itself
+    becomes charts of its own. Charts lie in rows, `PADDING` texels apart.
+
+    Args:
+        vertices: [V, 3].
+        faces: [F, 3]; each keeps its place and the order of its corners.
+        check: called now and then; what it raises ends the work.
+
+    Returns:
+        uvs [W, 2] float32 in 0..1, v = 0 at the texture's top row; the vertex map [W] int64, from
+        new to old vertices; the faces [F, 3] int64 of new vertices.
+
+    Raises:
+        ValueError: no faces, or a texture too small for them.
+    """
+    if not len(faces):
+        raise ValueError("Unwrapping needs a mesh with faces, got none.")
+    if size < 4 * PADDING:
+        raise ValueError(f"A texture needs {4 * PADDING} texels or more on a side, got {size}.")
+    check = check or (lambda: None)
+    corners = vertices.astype(np.float64)[faces]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    areas = np.linalg.norm(normals, axis=1) / 2
+    normals /= np.maximum(2 * areas, 1e-30)[:, None]
+    pairs = adjacent_faces(faces)
+    axis = _choose_axes(normals, pairs)
+    flat, depth = _project(corners, axis)
+    flat[areas <= 0] = 0  # without area there is nothing to place
+
+    layer = np.zeros(len(faces), np.int64)
+    everything = np.arange(len(faces))
+    suspects, peel = everything, 0
+    while True:
+        check()
+        charts = _connected(pairs, axis + len(AXES) * layer)
+        placed = _pack(flat, charts, size)
+        hidden = suspects[_hidden(placed[suspects], depth[suspects], size)]
+        if not len(hidden) and len(suspects) == len(everything):
+            break
+        # Only charts that hide something are looked at again, and at the end all, to be sure.
+        suspects = np.flatnonzero(np.isin(charts, charts[hidden])) if len(hidden) else everything
+        peel += 1
+        layer[hidden] = layer.max() + 1 + (np.arange(len(hidden)) if peel > PEELS else 0)
+    uvs = (placed / size).reshape(-1, 2)
+    # Corners of one old vertex in one chart are one new vertex.
+    key = faces.astype(np.int64) * (charts.max() + 1) + charts[:, None]
+    _, first, inverse = np.unique(key.ravel(), return_index=True, return_inverse=True)
+    return (
+        uvs[first].astype(np.float32),
+        faces.ravel()[first].astype(np.int64),
+        inverse.reshape(-1, 3).astype(np.int64),
+    )
+
+
+def unwrapped(mesh: Mesh, size: int = 1024, check: Callable[[], None] | None = None) -> Mesh:
+    """The mesh with uvs; vertices on the seams of its charts are there once per chart."""
+    arrays = unwrap(mesh.vertices.numpy(), mesh.faces.numpy(), size, check)
+    uvs, origin, faces = map(torch.from_numpy, arrays)
+    normals = None if mesh.normals is None else mesh.normals[origin]
+    return Mesh(mesh.vertices[origin], faces, normals, uvs)
+
+
+def adjacent_faces(faces: np.ndarray) -> np.ndarray:
+    """Pairs [E, 2] of faces that share an edge."""
+    ends = np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
+    order = np.lexsort(ends.T)
+    same = (ends[order[1:]] == ends[order[:-1]]).all(axis=1)
+    owner = order // 3
+    return np.stack([owner[:-1][same], owner[1:][same]], axis=1)
+
+
+def _choose_axes(normals: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Which of `AXES` each face is seen along: near its normal, and its neighbors' if it can."""
+    cosines = normals @ AXES.T
+    axis = cosines.argmax(axis=1)
+    allowed = (cosines >= STEEPEST) | (cosines == cosines.max(axis=1, keepdims=True))
+    count = len(normals)
+    both = np.concatenate([pairs, pairs[:, ::-1]])
+    neighbors = coo_array((np.ones(len(both)), both.T), shape=(count, count)).tocsr()
+    for _ in range(ROUNDS):
+        votes = neighbors @ np.eye(len(AXES))[axis]
+        axis = np.where(allowed, cosines + LOYALTY * votes, -np.inf).argmax(axis=1)
+    return axis
+
+
+def _project(corners: np.ndarray, axis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Corners [F, 3, 2] as seen along each face's axis, and their heights [F, 3] towards the eye.
+
+    What is counterclockwise from outside turns from +u to +v.
+    """
+    side = np.where(axis < 3, 1.0, -1.0)[:, None]
+    order = (axis[:, None] % 3 + [1, 2, 0]) % 3
+    u, v, height = (np.take_along_axis(corners, o[:, None, None], 2)[..., 0] for o in order.T)
+    return np.stack([u * side, v], axis=-1), height * side
+
+
+def _connected(pairs: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Chart [F] of each face: neighbors with the same label are in one."""
+    joined = pairs[label[pairs[:, 0]] == label[pairs[:, 1]]]
+    graph = coo_array((np.ones(len(joined), bool), joined.T), shape=(len(label), len(label)))
+    return connected_components(graph, directed=False)[1]
+
+
+def _pack(flat: np.ndarray, charts: np.ndarray, size: int) -> np.ndarray:
+    """Corners [F, 3, 2] in texels: the charts in rows, the tall ones first, as large as fits."""
+    best = np.full(charts.max() + 1, np.inf)
+    turned, low, sides = flat.copy(), np.zeros((len(best), 2)), np.zeros((len(best), 2))
+    for angle in np.arange(ANGLES) * (np.pi / 2 / ANGLES):
+        cosine, sine = np.cos(angle), np.sin(angle)
+        points = flat @ np.array([[cosine, sine], [-sine, cosine]])
+        least, span = _boxes(points, charts)
+        better = span.prod(axis=1) < best
+        best[better], low[better], sides[better] = (
+            span[better].prod(axis=1),
+            least[better],
+            span[better],
+        )
+        turned[better[charts]] = points[better[charts]]
+    # Lying charts make flatter rows. A quarter turn: (u, v) -> (-v, u).
+    tall = sides[:, 1] > sides[:, 0]
+    turned = np.where(tall[charts, None, None], turned[..., ::-1] * [-1, 1], turned)
+    low = np.where(tall[:, None], np.stack([-low[:, 1] - sides[:, 1], low[:, 0]], axis=1), low)
+    sides = np.where(tall[:, None], sides[:, ::-1], sides)
+
+    density = size / np.sqrt(max(sides.prod(axis=1).sum(), 1e-30))
+    while (places := _rows(np.ceil(sides * density).astype(np.int64), size)) is None:
+        density *= FILL
+        if density * sides.max() < 1:
+            raise ValueError(
+                f"A texture of {size} x {size} texels is too small for a surface in {len(sides)} "
+                "pieces: choose a larger one."
+            )
+    return (turned - low[charts][:, None]) * density + places[charts][:, None]
+
+
+def _boxes(points: np.ndarray, charts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest corners [C, 2] and sides [C, 2] of the boxes around charts of corners [F, 3, 2]."""
+    order = np.argsort(charts, kind="stable")
+    starts = np.flatnonzero(np.diff(charts[order], prepend=-1))
+    low = np.minimum.reduceat(points.min(axis=1)[order], starts)
+    return low, np.maximum.reduceat(points.max(axis=1)[order], starts) - low
+
+
+def _rows(sides: np.ndarray, size: int) -> np.ndarray | None:
+    """Where rectangles [C, 2] of texels lie in rows, [C, 2]; None if they don't fit.
+
+    The tall ones first, each in the first row with room: what comes later is never taller.
+    """
+    places = np.empty(sides.shape)
+    rows: list[list[int]] = []  # where its next chart begins and its top
+    bottom = PADDING
+    for chart in np.argsort(-sides[:, 1], kind="stable").tolist():
+        width, height = sides[chart].tolist()
+        row = next((row for row in rows if row[0] + width + PADDING <= size), None)
+        if row is None:
+            row = [PADDING, bottom]
+            rows.append(row)
+            bottom += height + PADDING
+            if bottom > size or width + 2 * PADDING > size:
+                return None
+        places[chart] = row
+        row[0] += width + PADDING
+    return places
+
+
+def _hidden(placed: np.ndarray, height: np.ndarray, size: int) -> np.ndarray:
+    """Faces with texels where another face of their chart is higher."""
+    heights = torch.from_numpy(height)
+    found = [
+        (pixel, triangle, (weights * heights[triangle]).sum(-1))
+        for pixel, triangle, weights in covered(torch.from_numpy(placed), size, size)
+    ]
+    pixel, triangle, level = (torch.cat(part) for part in zip(*found, strict=True))
+    top = level.new_full((size * size,), -torch.inf).scatter_reduce_(0, pixel, level, "amax")
+    highest = level == top[pixel]
+    winner = triangle.new_full((size * size,), len(placed))
+    winner.scatter_reduce_(0, pixel[highest], triangle[highest], "amin")
+    return triangle[winner[pixel] != triangle].unique().numpy()
