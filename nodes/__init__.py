@@ -2,6 +2,7 @@
 
 from .cameras import CameraPath
 from .clean import CropSplat, FilterSplat
+from .mesh import BakeSplatTexture, SplatToMesh
 from .model import LoadModel
 from .prepare import PrepareImage
 from .reconstruct import Reconstruct
@@ -20,4 +21,6 @@ NODES = [
     CameraPath,
     RenderSplat,
     SaveSplat,
+    SplatToMesh,
+    BakeSplatTexture,
 ]

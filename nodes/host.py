@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import comfy.model_management as management
@@ -78,6 +78,26 @@ class Progress:
         for item in items:
             yield item
             self.step()
+
+
+class Stages:
+    """A bar for work that tells how much of each of its stages is done."""
+
+    PARTS = 100
+
+    def __init__(self, count: int):
+        self._bar = comfy.utils.ProgressBar(count * self.PARTS)
+        self._begun = 0
+
+    def begin(self) -> Callable[[float], None]:
+        """The next stage begins; call the result with the part of it that is done, 0..1."""
+        start = self._begun * self.PARTS
+        self._begun += 1
+        self._bar.update_absolute(start)
+        return lambda part: self._bar.update_absolute(start + int(part * self.PARTS))
+
+    def end(self) -> None:
+        self._bar.update_absolute(self._begun * self.PARTS)
 
 
 def to_pil(picture: Tensor) -> Image.Image:

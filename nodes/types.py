@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..lgm.cameras import FOVY
 from ..lgm.gaussians import Gaussians, flip_y_z
+from ..lgm.mesh import Mesh
 from ..lgm.spherical_harmonics import SH_C0
 
 DEFAULT_FOV = 35.0  # degrees, of a camera that doesn't say: what ComfyUI's Render Splat takes
@@ -178,6 +179,49 @@ def object_mask(mask: Tensor, shows: str = "auto") -> Tensor | None:
         rim = torch.cat([mask[..., 0, :], mask[..., -1, :], mask[..., 0], mask[..., -1]], dim=-1)
         shows = "background" if rim.mean() > 0.5 else "object"
     return 1 - mask if shows == "background" else mask
+
+
+# MESH -------------------------------------------------------------------------------------------
+
+
+def mesh_value(meshes: list[Mesh]) -> Types.MESH:
+    """A MESH batch, padded with zeros to the longest; +y up on both sides. Vertex colors are linear
+    there, textures and colors of `lgm` sRGB, so that Save GLB shows them as they are.
+    """
+    vertices, vertex_counts = _padded([mesh.vertices for mesh in meshes])
+    faces, face_counts = _padded([mesh.faces for mesh in meshes])
+    optional = {}
+    if meshes[0].uvs is not None:
+        optional["uvs"] = _padded([mesh.uvs for mesh in meshes])[0]
+    if meshes[0].vertex_colors is not None:
+        colors = [srgb_to_linear(mesh.vertex_colors) for mesh in meshes]
+        optional["vertex_colors"] = _padded(colors)[0]
+    if meshes[0].texture is not None:
+        optional["texture"] = torch.stack([mesh.texture for mesh in meshes])
+    if len(meshes) > 1:
+        optional |= {"vertex_counts": vertex_counts, "face_counts": face_counts}
+    return Types.MESH(vertices, faces, unlit=True, **optional)
+
+
+def mesh_from_value(value: Types.MESH, index: int) -> Mesh:
+    """Geometry and texture coordinates of batch item `index`."""
+    vertices = slice(None if value.vertex_counts is None else int(value.vertex_counts[index]))
+    faces = slice(None if value.face_counts is None else int(value.face_counts[index]))
+    uvs = None if value.uvs is None else value.uvs[index, vertices].float()
+    return Mesh(
+        value.vertices[index, vertices].float(), value.faces[index, faces].long(), uvs=uvs
+    ).to("cpu")
+
+
+def srgb_to_linear(colors: Tensor) -> Tensor:
+    return torch.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
+
+
+def _padded(items: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """[B, N, ..] of [N_i, ..], and the N_i."""
+    counts = torch.tensor([len(item) for item in items], dtype=torch.int64)
+    longest = int(counts.max())
+    return torch.stack([F.pad(x, (0, 0, 0, longest - len(x))) for x in items]), counts
 
 
 # LOAD3D_CAMERA ----------------------------------------------------------------------------------

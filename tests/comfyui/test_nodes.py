@@ -8,6 +8,7 @@ from ..nodes.test_schemas import contract
 
 NODES = {
     "LGM_ArrangeViews",
+    "LGM_BakeSplatTexture",
     "LGM_CameraPath",
     "LGM_CropSplat",
     "LGM_ExampleViews",
@@ -17,6 +18,7 @@ NODES = {
     "LGM_Reconstruct",
     "LGM_RenderSplat",
     "LGM_SaveSplat",
+    "LGM_SplatToMesh",
 }
 
 

@@ -147,3 +147,24 @@ def test_core_nodes_take_the_splat(server, object_info):
     run = server.run(prompt)
     assert run.status == "success", run.reasons()
     assert not run.node_errors, run.reasons()
+
+
+def test_a_splat_becomes_a_textured_glb(server, object_info):
+    """Our mesh and texture, written by core's own node."""
+    prompt = four_views(object_info) | {
+        "mesh": node(object_info, "LGM_SplatToMesh", splat=["splat", 0], faces=2000, resolution=64),
+        "painted": node(
+            object_info,
+            "LGM_BakeSplatTexture",
+            mesh=["mesh", 0],
+            splat=["splat", 0],
+            size=256,
+            views=8,
+        ),
+        "glb": node(object_info, "SaveGLB", mesh=["painted", 0]),
+    }
+    run = server.run(prompt)
+    assert run.status == "success", run.reasons()
+    content = server.download(files(run.outputs["glb"])[0])
+    assert content.startswith(b"glTF") and b"baseColorTexture" in content
+    assert b"TEXCOORD_0" in content

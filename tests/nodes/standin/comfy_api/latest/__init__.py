@@ -138,6 +138,7 @@ io = SimpleNamespace(
     Image=_type("IMAGE"),
     Mask=_type("MASK"),
     Splat=_type("SPLAT"),
+    Mesh=_type("MESH"),
     Load3DCamera=_type("LOAD3D_CAMERA"),
     File3DSplatAny=_type("FILE_3D_SPLAT_ANY"),
     DynamicCombo=_type("COMFY_DYNAMICCOMBO_V3"),
@@ -151,6 +152,21 @@ class SPLAT:
         self.opacities, self.sh, self.counts = opacities, sh, counts
 
 
+class MESH:
+    def __init__(
+        self, vertices, faces, uvs=None, vertex_colors=None, texture=None, vertex_counts=None,
+        face_counts=None, unlit=False,
+    ):  # fmt: skip
+        self.vertices, self.faces, self.uvs, self.vertex_colors = (
+            vertices,
+            faces,
+            uvs,
+            vertex_colors,
+        )
+        self.texture, self.unlit = texture, unlit
+        self.vertex_counts, self.face_counts = vertex_counts, face_counts
+
+
 class File3D:
     def __init__(self, source, file_format: str = ""):
         self._source, self.format = source, file_format
@@ -162,4 +178,4 @@ class File3D:
         return self._source.read()
 
 
-Types = SimpleNamespace(SPLAT=SPLAT, File3D=File3D)
+Types = SimpleNamespace(SPLAT=SPLAT, MESH=MESH, File3D=File3D)
