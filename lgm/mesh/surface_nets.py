@@ -42,7 +42,7 @@ def surface_nets(values: Tensor, origin: Tensor, voxel: float) -> tuple[np.ndarr
     values = F.pad(values, (1,) * 6, value=2 * max(values.amax().item(), 1.0)).contiguous()
     shape = values.shape
     strides = torch.tensor([shape[1] * shape[2], shape[2], 1], device=values.device)
-    offsets = torch.tensor(CORNERS, device=values.device) @ strides
+    offsets = _flat_index(torch.tensor(CORNERS, device=values.device), strides)
     config = _configurations(values < 0)
     flat, config_flat = values.view(-1), config.view(-1)
     _untangle(flat, config_flat, offsets)
@@ -55,6 +55,11 @@ def surface_nets(values: Tensor, origin: Tensor, voxel: float) -> tuple[np.ndarr
     inside = values < 0
     quads = torch.cat([_quads(inside, axis, strides, number) for axis in range(3)])
     return vertices.float().cpu().numpy(), _triangles(vertices, quads.long()).cpu().numpy()
+
+
+def _flat_index(place: Tensor, strides: Tensor) -> Tensor:
+    """[N] of [N, 3]. CUDA has no matrix products of integers."""
+    return (place * strides).sum(dim=-1)
 
 
 def _configurations(inside: Tensor) -> Tensor:
@@ -125,7 +130,7 @@ def _quads(inside: Tensor, axis: int, strides: Tensor, number: Tensor) -> Tensor
     leaves = inside[edges.unbind(1)]  # is the inside below?
     one, other = strides[(axis + 1) % 3], strides[(axis + 2) % 3]
     around = torch.stack([-one - other, -other, 0 * one, -one])
-    quads = number[(edges @ strides)[:, None] + around]
+    quads = number[_flat_index(edges, strides)[:, None] + around]
     return torch.where(leaves[:, None], quads, quads.flip(1))
 
 
