@@ -123,16 +123,8 @@ def cut_picture(rgba: Tensor, mask: Tensor | None, method: str) -> tuple[Tensor,
         RuntimeError: rembg is asked for and not there.
     """
     if method == "auto":
-        method = "mask" if mask is not None else "alpha" if preprocess.has_alpha(rgba) else "flat"
-        keyed = preprocess.key_flat_background(rgba[:3]) if method == "flat" else None
-        if keyed is not None:
-            return keyed, "flat background"
-        if method == "flat":
-            raise ValueError(
-                "An object apart from its background is needed, but the picture has no mask, no "
-                "alpha and no even background: connect a mask (Remove Background), or choose "
-                "rembg or 'none' in cut_out."
-            )
+        known = "alpha" if preprocess.has_alpha(rgba) else "flat background"
+        method = known if mask is None else "mask"
     if method == "mask":
         if mask is None:
             raise ValueError("Cutting out by mask needs a mask with something in it: connect one.")
@@ -148,8 +140,9 @@ def cut_picture(rgba: Tensor, mask: Tensor | None, method: str) -> tuple[Tensor,
         keyed = preprocess.key_flat_background(rgba[:3])
         if keyed is None:
             raise ValueError(
-                "An even background around the object is needed, but the picture's border shows "
-                "several colors: connect a mask (Remove Background), or choose rembg."
+                "A mask, alpha or an even background is needed to tell the object, but the "
+                "picture's border shows several colors: connect a mask (Remove Background), or "
+                "choose rembg or 'none' in cut_out."
             )
         return keyed, method
     return preprocess.cut_out(rgba, "rembg" if method == "rembg" else "none"), method
