@@ -55,14 +55,13 @@ def extract(
     check = check or (lambda: None)
     surface, clean_up, charts, colors = (_stage(progress, name) for name in STAGES)
     vertices, triangles = fuse(gaussians, resolution, check, surface)
-    vertices, triangles, normals = clean(vertices, triangles, faces, check=check)
-    clean_up(1.0)
-    mesh = Mesh(*map(torch.from_numpy, (vertices, triangles, normals)))
+    where = {"check": check, "device": gaussians.device}
+    parts = clean(vertices, triangles, faces, **where, progress=clean_up)
+    mesh = Mesh(*map(torch.from_numpy, parts))
     look = {"gaussians": gaussians, "views": views, "inputs": inputs, "check": check}
     if texture_size is None:
         return replace(mesh, vertex_colors=texture.vertex_colors(mesh, **look, progress=colors))
-    mesh = unwrapped(mesh, texture_size, check)
-    charts(1.0)
+    mesh = unwrapped(mesh, texture_size, **where, progress=charts)
     return replace(mesh, texture=texture.bake(mesh, size=texture_size, **look, progress=colors))
 
 

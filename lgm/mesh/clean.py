@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
+from torch import Tensor
 
-from .decimate import decimate
+from .decimate import decimate, sums_at
 
 FORWARD, BACKWARD = 0.5, -0.53  # Taubin's (1995) pair of steps: noise goes, the volume stays
 MIN_FACES = 4  # a tetrahedron's
@@ -24,6 +26,8 @@ def clean(
     fill_holes: bool = True,
     min_component: float = 0.01,
     check: Check | None = None,
+    device: torch.device | str = "cpu",
+    progress: Callable[[float], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Vertices [V, 3] float32, faces [F, 3] int64 and unit normals [V, 3] float32.
 
@@ -38,6 +42,8 @@ def clean(
         min_component: separate pieces with a smaller part of the largest one's surface go, 0..1;
             0 keeps all but the walls of bubbles inside.
         check: called between the steps and within the long ones; may raise to give up.
+        device: where the larger part of the work is done.
+        progress: told the part done, 0..1.
 
     Raises:
         ValueError: no usable faces, or a setting out of range.
@@ -50,18 +56,23 @@ def clean(
         raise ValueError(f"Smoothing needs 0 steps (off) or more, got {smoothing}.")
     if not 0 <= min_component <= 1:
         raise ValueError(f"min_component is a part from 0 to 1, got {min_component}.")
-    check = check or (lambda: None)
-    vertices, faces = _usable(vertices, faces)
+    check, progress = check or (lambda: None), progress or (lambda part: None)
     check()
-    vertices, faces = large_components(vertices, faces, min_component)
+    vertices, faces = large_components(*_usable(vertices, faces), min_component)
     if fill_holes:
         check()
         vertices, faces = filled(vertices, faces)
+    progress(0.2)
+    vertices, faces = (torch.from_numpy(array).to(device) for array in (vertices, faces))
     vertices = smoothed(vertices, faces, smoothing, check)
+    progress(0.3)
     if len(faces) > target_faces:
-        vertices, faces = decimate(vertices, faces, target_faces, check)
+        rest = lambda part: progress(0.3 + 0.7 * part)  # noqa: E731
+        vertices, faces = decimate(vertices, faces, target_faces, check, rest)
     check()
-    return vertices.astype(np.float32), faces, vertex_normals(vertices, faces).astype(np.float32)
+    normals = vertex_normals(vertices, faces)
+    progress(1.0)
+    return tuple(x.cpu().numpy() for x in (vertices.float(), faces, normals.float()))
 
 
 def large_components(
@@ -116,36 +127,38 @@ def _loops(edges: np.ndarray) -> list[list[int]]:
     return [loop for loop in loops if len(loop) > 2]
 
 
-def smoothed(
-    vertices: np.ndarray, faces: np.ndarray, steps: int, check: Check = lambda: None
-) -> np.ndarray:
+def smoothed(vertices: Tensor, faces: Tensor, steps: int, check: Check = lambda: None) -> Tensor:
     """Vertices [V, 3] moved `steps` times towards the mean of their neighbors and back. The border
     of a hole stays.
     """
     if not steps:
         return vertices
-    size = len(vertices)
-    one, other = _edges(faces).T
-    links = csr_array((np.ones(len(one)), (one, other)), shape=(size, size))
-    links.data[:] = 1.0  # an edge counts once, whichever faces it has
-    weights = 1 / np.maximum(links.sum(1), 1)[:, None]
-    weights[_border(faces).ravel()] = 0
+    count = len(vertices)
+    one, other = faces[:, [0, 1, 1, 2, 2, 0]].view(-1, 2).unbind(1)
+    keys = torch.cat([one * count + other, other * count + one]).unique()  # both ways, each once
+    neighbors, degrees = keys % count, torch.bincount(keys // count, minlength=count)
+    weights = 1 / degrees.clamp(min=1)[:, None]
+    free = (degrees > 0)[:, None].to(vertices)
+    border = torch.from_numpy(_border(faces.cpu().numpy()).ravel()).to(faces)
+    weights[border], free[border] = 0, 0
     for _ in range(steps):
         check()
         for factor in (FORWARD, BACKWARD):
-            vertices = vertices + factor * (weights * (links @ vertices) - (weights > 0) * vertices)
+            around = torch.segment_reduce(
+                vertices.index_select(0, neighbors), "sum", lengths=degrees, axis=0, unsafe=True
+            )
+            vertices = vertices + factor * (weights * around - free * vertices)
     return vertices
 
 
-def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
     """Unit normals [V, 3]: means over the faces around, by area."""
-    normals = face_normals(vertices, faces)
-    corners = faces.T.reshape(-1)
-    sums = [np.bincount(corners, np.tile(n, 3), len(vertices)) for n in normals.T]
-    sums = np.stack(sums, axis=1)
-    lengths = np.sqrt((sums**2).sum(1, keepdims=True))
-    up = np.array([0.0, 1.0, 0.0])  # for what has no area: glTF wants unit normals
-    return np.where(lengths > 0, sums / np.where(lengths > 0, lengths, 1), up)
+    a, b, c = (vertices[corner] for corner in faces.unbind(1))
+    normals = torch.linalg.cross(b - a, c - a)
+    sums = sums_at(faces.reshape(-1), normals.repeat_interleave(3, 0), len(vertices))
+    lengths = sums.norm(dim=-1, keepdim=True)
+    up = sums.new_tensor([0.0, 1.0, 0.0])  # for what has no area: glTF wants unit normals
+    return torch.where(lengths > 0, sums / torch.where(lengths > 0, lengths, 1), up)
 
 
 def face_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from torch import Tensor
 from ..cameras import FOVY, focal_length, orbit_poses
 from ..gaussians import Gaussians
 from ..render import interruptible, render
+from .clean import vertex_normals
 from .draw import covered, interpolate, sample, visibility
 from .record import Mesh
 
@@ -155,12 +156,7 @@ def normals_of(mesh: Mesh) -> Tensor:
     """The mesh's normals, else means [V, 3] over the faces around each vertex."""
     if mesh.normals is not None:
         return mesh.normals
-    first, second, third = mesh.vertices[mesh.faces].unbind(1)
-    normals = torch.linalg.cross(second - first, third - first).cpu()
-    sums = torch.zeros_like(mesh.vertices, device="cpu")  # there, sums have one order
-    for corner in mesh.faces.cpu().unbind(1):
-        sums.index_add_(0, corner, normals)
-    return F.normalize(sums, dim=-1).to(mesh.device)
+    return vertex_normals(mesh.vertices, mesh.faces)
 
 
 @torch.no_grad()

@@ -6,12 +6,14 @@ for some Pythons only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from torch import Tensor
 
 from .draw import covered
 from .record import Mesh
@@ -32,6 +34,8 @@ def unwrap(
     faces: np.ndarray,
     size: int = 1024,
     check: Callable[[], None] | None = None,
+    device: torch.device | str = "cpu",
+    progress: Callable[[float], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Coordinates of a mesh in a texture of `size` x `size` texels, the same for the same mesh.
 
@@ -42,6 +46,8 @@ def unwrap(
         vertices: [V, 3].
         faces: [F, 3]; each keeps its place and the order of its corners.
         check: called now and then; what it raises ends the work.
+        device: where the larger part of the work is done.
+        progress: told the part done, 0..1.
 
     Returns:
         uvs [W, 2] float32 in 0..1, v = 0 at the texture's top row; the vertex map [W] int64, from
@@ -54,7 +60,7 @@ def unwrap(
         raise ValueError("Unwrapping needs a mesh with faces, got none.")
     if size < 4 * PADDING:
         raise ValueError(f"A texture needs {4 * PADDING} texels or more on a side, got {size}.")
-    check = check or (lambda: None)
+    check, progress = check or (lambda: None), progress or (lambda part: None)
     corners = vertices.astype(np.float64)[faces]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     areas = np.linalg.norm(normals, axis=1) / 2
@@ -63,6 +69,7 @@ def unwrap(
     axis = _choose_axes(normals, pairs)
     flat, depth = _project(corners, axis)
     flat[areas <= 0] = 0  # without area there is nothing to place
+    flat, depth = (torch.from_numpy(array).to(device) for array in (flat, depth))
 
     layer = np.zeros(len(faces), np.int64)
     everything = np.arange(len(faces))
@@ -71,14 +78,16 @@ def unwrap(
         check()
         charts = _connected(pairs, axis + len(AXES) * layer)
         placed = _pack(flat, charts, size)
-        hidden = suspects[_hidden(placed[suspects], depth[suspects], size)]
+        some = torch.from_numpy(suspects).to(device)
+        hidden = suspects[_hidden(placed[some], depth[some], size)]
         if not len(hidden) and len(suspects) == len(everything):
             break
         # Only charts that hide something are looked at again, and at the end all, to be sure.
         suspects = np.flatnonzero(np.isin(charts, charts[hidden])) if len(hidden) else everything
         peel += 1
+        progress(peel / (peel + 1))  # nobody knows how often
         layer[hidden] = layer.max() + 1 + (np.arange(len(hidden)) if peel > PEELS else 0)
-    uvs = (placed / size).reshape(-1, 2)
+    uvs = (placed / size).reshape(-1, 2).cpu().numpy()
     # Corners of one old vertex in one chart are one new vertex.
     key = faces.astype(np.int64) * (charts.max() + 1) + charts[:, None]
     _, first, inverse = np.unique(key.ravel(), return_index=True, return_inverse=True)
@@ -89,9 +98,18 @@ def unwrap(
     )
 
 
-def unwrapped(mesh: Mesh, size: int = 1024, check: Callable[[], None] | None = None) -> Mesh:
-    """The mesh with uvs; vertices on the seams of its charts are there once per chart."""
-    arrays = unwrap(mesh.vertices.numpy(), mesh.faces.numpy(), size, check)
+def unwrapped(
+    mesh: Mesh,
+    size: int = 1024,
+    check: Callable[[], None] | None = None,
+    device: torch.device | str = "cpu",
+    progress: Callable[[float], None] | None = None,
+) -> Mesh:
+    """The mesh, on the CPU, with uvs; vertices on the seams of its charts are there once per chart.
+    Arguments as of `unwrap`.
+    """
+    mesh = mesh.to("cpu")
+    arrays = unwrap(mesh.vertices.numpy(), mesh.faces.numpy(), size, check, device, progress)
     uvs, origin, faces = map(torch.from_numpy, arrays)
     normals = None if mesh.normals is None else mesh.normals[origin]
     return Mesh(mesh.vertices[origin], faces, normals, uvs)
@@ -138,26 +156,28 @@ def _connected(pairs: np.ndarray, label: np.ndarray) -> np.ndarray:
     return connected_components(graph, directed=False)[1]
 
 
-def _pack(flat: np.ndarray, charts: np.ndarray, size: int) -> np.ndarray:
+def _pack(flat: Tensor, charts: np.ndarray, size: int) -> Tensor:
     """Corners [F, 3, 2] in texels: the charts in rows, the tall ones first, as large as fits."""
-    best = np.full(charts.max() + 1, np.inf)
-    turned, low, sides = flat.copy(), np.zeros((len(best), 2)), np.zeros((len(best), 2))
-    for angle in np.arange(ANGLES) * (np.pi / 2 / ANGLES):
-        cosine, sine = np.cos(angle), np.sin(angle)
-        points = flat @ np.array([[cosine, sine], [-sine, cosine]])
-        least, span = _boxes(points, charts)
-        better = span.prod(axis=1) < best
-        best[better], low[better], sides[better] = (
-            span[better].prod(axis=1),
-            least[better],
-            span[better],
-        )
-        turned[better[charts]] = points[better[charts]]
+    chart = torch.from_numpy(charts).to(flat.device, torch.int64)
+    angle = torch.arange(ANGLES, device=flat.device, dtype=flat.dtype) * (math.pi / 2 / ANGLES)
+    cosine, sine = angle.cos(), angle.sin()
+    # Not a matrix product, which may be rounded to ten bits on a GPU.
+    u, v = flat[..., :1], flat[..., 1:]
+    turned = torch.stack([u * cosine + v * sine, v * cosine - u * sine])  # [2, F, 3, ANGLES]
+    low, high = _boxes(turned, chart)
+    spans = high - low  # [2, C, ANGLES]
+    best = spans.prod(0).argmin(-1)  # [C]
+    index = best.expand(2, -1)[..., None]
+    low, sides = low.gather(2, index)[..., 0].T, spans.gather(2, index)[..., 0].T  # [C, 2]
+    turned = turned.gather(3, best[chart].expand(2, 3, -1).transpose(1, 2)[..., None])[..., 0]
+    turned = turned.movedim(0, -1)
     # Lying charts make flatter rows. A quarter turn: (u, v) -> (-v, u).
     tall = sides[:, 1] > sides[:, 0]
-    turned = np.where(tall[charts, None, None], turned[..., ::-1] * [-1, 1], turned)
-    low = np.where(tall[:, None], np.stack([-low[:, 1] - sides[:, 1], low[:, 0]], axis=1), low)
-    sides = np.where(tall[:, None], sides[:, ::-1], sides)
+    quarter = torch.stack([-turned[..., 1], turned[..., 0]], dim=-1)
+    turned = torch.where(tall[chart][:, None, None], quarter, turned)
+    quarter = torch.stack([-low[:, 1] - sides[:, 1], low[:, 0]], dim=-1)
+    low = torch.where(tall[:, None], quarter, low)
+    sides = torch.where(tall[:, None], sides.flip(1), sides).cpu().numpy()
 
     density = size / np.sqrt(max(sides.prod(axis=1).sum(), 1e-30))
     while (places := _rows(np.ceil(sides * density).astype(np.int64), size)) is None:
@@ -167,15 +187,21 @@ def _pack(flat: np.ndarray, charts: np.ndarray, size: int) -> np.ndarray:
                 f"A texture of {size} x {size} texels is too small for a surface in {len(sides)} "
                 "pieces: choose a larger one."
             )
-    return (turned - low[charts][:, None]) * density + places[charts][:, None]
+    places = torch.from_numpy(places).to(flat)
+    return (turned - low[chart][:, None]) * density + places[chart][:, None]
 
 
-def _boxes(points: np.ndarray, charts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest corners [C, 2] and sides [C, 2] of the boxes around charts of corners [F, 3, 2]."""
-    order = np.argsort(charts, kind="stable")
-    starts = np.flatnonzero(np.diff(charts[order], prepend=-1))
-    low = np.minimum.reduceat(points.min(axis=1)[order], starts)
-    return low, np.maximum.reduceat(points.max(axis=1)[order], starts) - low
+def _boxes(points: Tensor, chart: Tensor) -> tuple[Tensor, Tensor]:
+    """Lowest and highest coordinates [2, C, A] of charts of corners [2, F, 3, A], for A turns."""
+    order = chart.argsort(stable=True)
+    lengths = torch.bincount(chart)
+    low, high = points.amin(2), points.amax(2)
+    rows = [x.transpose(0, 1)[order].flatten(1) for x in (low, high)]
+    low, high = (
+        torch.segment_reduce(row, kind, lengths=lengths, axis=0, unsafe=True)
+        for row, kind in zip(rows, ("min", "max"), strict=True)
+    )
+    return tuple(x.view(len(lengths), 2, -1).transpose(0, 1) for x in (low, high))
 
 
 def _rows(sides: np.ndarray, size: int) -> np.ndarray | None:
@@ -200,16 +226,15 @@ def _rows(sides: np.ndarray, size: int) -> np.ndarray | None:
     return places
 
 
-def _hidden(placed: np.ndarray, height: np.ndarray, size: int) -> np.ndarray:
+def _hidden(placed: Tensor, height: Tensor, size: int) -> np.ndarray:
     """Faces with texels where another face of their chart is higher."""
-    heights = torch.from_numpy(height)
     found = [
-        (pixel, triangle, (weights * heights[triangle]).sum(-1))
-        for pixel, triangle, weights in covered(torch.from_numpy(placed), size, size)
+        (pixel, triangle, (weights * height[triangle]).sum(-1))
+        for pixel, triangle, weights in covered(placed, size, size)
     ]
     pixel, triangle, level = (torch.cat(part) for part in zip(*found, strict=True))
     top = level.new_full((size * size,), -torch.inf).scatter_reduce_(0, pixel, level, "amax")
     highest = level == top[pixel]
     winner = triangle.new_full((size * size,), len(placed))
     winner.scatter_reduce_(0, pixel[highest], triangle[highest], "amin")
-    return triangle[winner[pixel] != triangle].unique().numpy()
+    return triangle[winner[pixel] != triangle].unique().cpu().numpy()
