@@ -19,6 +19,7 @@ OPTIONAL = {  # import name -> distribution, what it is for
     "triton": ("triton", "fused kernels on NVIDIA GPUs"),
     "rembg": ("rembg", "background removal"),
     "accelerate": ("accelerate", "training on several devices"),
+    "nvdiffrast": ("nvdiffrast", "refining meshes on NVIDIA GPUs"),
     "gaussforge": ("gaussforge", "more splat formats"),
 }
 

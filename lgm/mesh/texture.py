@@ -179,9 +179,9 @@ def project(
     if views < 1:
         raise ValueError(f"Coloring a mesh needs one view or more, got {views}.")
     check, progress = check or (lambda: None), progress or (lambda part: None)
-    center, radius = _sphere(mesh.vertices)
+    center, radius = sphere_around(mesh.vertices)
     around = _around(center, radius, views, pixels)
-    near = _near_surface(gaussians, mesh, REACH * radius)
+    near = near_surface(gaussians, mesh, REACH * radius)
     kinds = [(around, 1.0, _splat_pictures(near, around, NEAR * radius))]
     if inputs is not None:
         given = Cameras(inputs.c2w.to(mesh.vertices), inputs.fovy, inputs.images.shape[-1])
@@ -259,7 +259,7 @@ def fill_gutters(texture: Tensor, known: Tensor, rounds: int = GUTTER) -> Tensor
     return texture
 
 
-def _sphere(vertices: Tensor) -> tuple[Tensor, float]:
+def sphere_around(vertices: Tensor) -> tuple[Tensor, float]:
     """Center [3] and radius around all vertices."""
     low, high = vertices.aminmax(dim=0)
     center = (low + high) / 2
@@ -281,7 +281,7 @@ def _around(center: Tensor, radius: float, views: int, size: int) -> Cameras:
     return Cameras(c2w, math.degrees(2 * math.atan(tangent / FILLED)), size)
 
 
-def _near_surface(gaussians: Gaussians, mesh: Mesh, reach: float) -> Gaussians:
+def near_surface(gaussians: Gaussians, mesh: Mesh, reach: float) -> Gaussians:
     """Without faint and broken ones, and without stray ones that would color the surface behind
     them."""
     gaussians = gaussians.visible()
