@@ -125,8 +125,12 @@ def inference_table(model: LGM, inputs: Tensor) -> None:
     print(f"repeats to the bit: {torch.equal(ours, again)}; error on fresh inputs {changed:.1e}")
     print(f"memory: {torch.cuda.max_memory_allocated() / 2**20:.0f} MB peak with all of these")
     print("\nchosen by measuring, us of each candidate:")
-    for key, times in plan.times.items():
-        print(f"  {key!s:44s}" + "".join(f"{t:9.1f}" for t in times) + f"   -> {plan.choices[key]}")
+    for key, times in plan.ways.times.items():
+        print(
+            f"  {key!s:44s}"
+            + "".join(f"{t:9.1f}" for t in times)
+            + f"   -> {plan.ways.choices[key]}"
+        )
 
 
 def features(model: LGM, x: Tensor) -> Tensor:
@@ -151,7 +155,7 @@ def readable(model: LGM, x: Tensor) -> Tensor:
 
 def layers_table(model: LGM) -> None:
     """Each convolution alone, as cuDNN runs it channels-last: how far from the arithmetic?"""
-    from lgm.fast_unet import _microseconds
+    from lgm.fast_layers import _microseconds
 
     counts: dict[tuple, int] = defaultdict(int)
 

@@ -65,7 +65,7 @@ def _silu_derivative(u):
 
 @triton.jit
 def _tile_moments(
-    x, skip, offset, partial, pixels, width, skip_width,
+    x, skip, offset, offset_stride, partial, pixels, width, skip_width,
     HAS_SKIP: tl.constexpr, HAS_OFFSET: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Mean and centered sum of squares of ROWS pixels, per channel; partial [N, chunks, 2, C]."""
@@ -79,7 +79,7 @@ def _tile_moments(
     delta = tl.where(inside, values - mean[None, :], 0.0)
     out = partial + (sample * tl.cdiv(pixels, ROWS) + chunk) * 2 * channels + columns
     if HAS_OFFSET:
-        mean += tl.load(offset + columns).to(tl.float32)
+        mean += tl.load(offset + sample * offset_stride + columns).to(tl.float32)
     tl.store(out, mean)
     tl.store(out + channels, tl.sum(delta * delta, axis=0))
 
@@ -115,7 +115,8 @@ def _group_moments(
 
 @triton.jit
 def _normalize(
-    x, skip, offset, weight, bias, mean_in, rstd_in, y, pixels, width, skip_width, groups,
+    x, skip, offset, offset_stride, weight, bias, mean_in, rstd_in, y,
+    pixels, width, skip_width, groups,
     HAS_SKIP: tl.constexpr, HAS_OFFSET: tl.constexpr, SILU: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
@@ -127,7 +128,7 @@ def _normalize(
     group = sample * groups + columns // (channels // groups)
     mean = tl.load(mean_in + group)
     if HAS_OFFSET:
-        mean -= tl.load(offset + columns).to(tl.float32)
+        mean -= tl.load(offset + sample * offset_stride + columns).to(tl.float32)
     scale = tl.load(weight + columns).to(tl.float32) * tl.load(rstd_in + group)
     u = values * scale[None, :] + (tl.load(bias + columns).to(tl.float32) - mean * scale)[None, :]
     if SILU:
@@ -138,7 +139,8 @@ def _normalize(
 
 @triton.jit
 def _normalize_group(
-    x, skip, offset, weight, bias, mean_out, rstd_out, y, pixels, width, skip_width, eps,
+    x, skip, offset, offset_stride, weight, bias, mean_out, rstd_out, y,
+    pixels, width, skip_width, eps,
     HAS_SKIP: tl.constexpr, HAS_OFFSET: tl.constexpr, SILU: tl.constexpr,
     ROWS: tl.constexpr, GROUP: tl.constexpr, GROUP_WIDTH: tl.constexpr,
 ):  # fmt: skip
@@ -152,7 +154,8 @@ def _normalize_group(
     inside = (rows < pixels)[:, None] & valid[None, :]
     values = _tile(x, skip, sample, rows, columns, inside, pixels, width, skip_width, HAS_SKIP)
     if HAS_OFFSET:
-        values += tl.load(offset + columns, mask=valid, other=0.0).to(tl.float32)[None, :]
+        shift = tl.load(offset + sample * offset_stride + columns, mask=valid, other=0.0)
+        values += shift.to(tl.float32)[None, :]
         values = tl.where(inside, values, 0.0)
     size = pixels * GROUP_WIDTH * 1.0
     mean = tl.sum(tl.sum(values, axis=1), axis=0) / size
@@ -370,7 +373,8 @@ def normalize(
     """Normalized [N, C, H, W] in channels-last memory, and mean and 1 / standard deviation [N,
     groups].
 
-    The input is x, then skip, along the channels, plus offset [C]; all of it channels-last.
+    The input is x, then skip, along the channels, plus offset [C] or [N, C]; all of it
+    channels-last.
     """
     assert_channels_last(x, *(() if skip is None else (skip,)))
     samples, width, rows_high, rows_wide = x.shape
@@ -386,12 +390,12 @@ def normalize(
     mean = torch.empty(samples, groups, dtype=torch.float32, device=x.device)
     rstd = torch.empty_like(mean)
     inputs = (x, x if skip is None else skip)
-    shift = weight if offset is None else offset
+    shift = (weight, 0) if offset is None else (offset, channels * (offset.dim() - 1))
     flags = {"HAS_SKIP": skip is not None, "HAS_OFFSET": offset is not None}
     rows, group = triton.next_power_of_2(pixels), triton.next_power_of_2(group_width)
     if rows * group <= GROUP_TILE:
         _normalize_group[(groups, samples)](
-            *inputs, shift, weight, bias, mean, rstd, y, pixels, width, skip_width, eps,
+            *inputs, *shift, weight, bias, mean, rstd, y, pixels, width, skip_width, eps,
             **flags, SILU=silu, ROWS=rows, GROUP=group, GROUP_WIDTH=group_width,
             num_warps=16 if rows * group > 8192 else 8 if rows * group > 2048 else 4,
         )  # fmt: skip
@@ -400,7 +404,7 @@ def normalize(
     tiles = (chunks * (channels // columns), samples)
     partial = torch.empty(samples, chunks, 2, channels, dtype=torch.float32, device=x.device)
     _tile_moments[tiles](
-        *inputs, shift, partial, pixels, width, skip_width,
+        *inputs, *shift, partial, pixels, width, skip_width,
         **flags, ROWS=rows, COLUMNS=columns, num_warps=8,
     )  # fmt: skip
     _group_moments[(groups, samples)](
@@ -408,7 +412,7 @@ def normalize(
         ROWS=rows, **_reduction(chunks, group_width),
     )  # fmt: skip
     _normalize[tiles](
-        *inputs, shift, weight, bias, mean, rstd, y, pixels, width, skip_width, groups,
+        *inputs, *shift, weight, bias, mean, rstd, y, pixels, width, skip_width, groups,
         **flags, SILU=silu, ROWS=rows, COLUMNS=columns, num_warps=8,
     )  # fmt: skip
     return y, mean, rstd

@@ -9,7 +9,7 @@ from lgm.model import LGM
 from lgm.presets import Preset
 
 pytest.importorskip("triton")
-from lgm import fast_unet, norm_kernels
+from lgm import fast_layers, fast_unet, norm_kernels
 
 PRESET = Preset(
     down_channels=(32, 64, 96),
@@ -73,7 +73,7 @@ def test_fused_unet_equals_the_readable_one(plain_kernels, candidate):
     model, x = random_model(), torch.randn(4, 9, 32, 32)
     expected = model.conv(model.unet(x))
     plan = fast_unet.FastUNet(model.unet, model.conv)
-    plan.choices = Always(candidate)
+    plan.ways.choices = Always(candidate)
     torch.testing.assert_close(plan(x), expected, atol=2e-5, rtol=0)
 
 
@@ -99,7 +99,7 @@ def test_weights_prepared_in_any_mode_can_still_be_trained(inference_mode):
 def test_transposed_convolution_equals_upsampling_then_convolution():
     x, weight = torch.randn(2, 8, 5, 7), torch.randn(6, 8, 3, 3)
     expected = F.conv2d(F.interpolate(x, scale_factor=2.0, mode="nearest"), weight, padding=1)
-    merged = fast_unet._transposed_weight(weight)
+    merged = fast_layers.transposed_weight(weight)
     torch.testing.assert_close(
         F.conv_transpose2d(x, merged, stride=2, padding=1), expected, atol=1e-4, rtol=0
     )

@@ -165,10 +165,14 @@ def skip_error(kernels, count, width, skip_width, height, columns, groups):
         random_map(count, width, height, columns),
         random_map(count, skip_width, height, columns),
     )
-    offset, weight, bias = torch.randn(3, width + skip_width)
-    y, _, _ = kernels.normalize(x, weight, bias, groups, 1e-5, True, skip, offset)
-    both = torch.cat([x, skip], dim=1) + offset[:, None, None]
-    return error(y, expected(both, weight, bias, groups, True))
+    weight, bias = torch.randn(2, width + skip_width)
+    errors = []
+    for size in ((width + skip_width,), (count, width + skip_width)):  # for all, for each sample
+        offset = torch.randn(size)
+        y, _, _ = kernels.normalize(x, weight, bias, groups, 1e-5, True, skip, offset)
+        both = torch.cat([x, skip], dim=1) + offset[..., None, None]
+        errors.append(error(y, expected(both, weight, bias, groups, True)))
+    return max(errors)
 
 
 def sum_errors():
