@@ -20,6 +20,7 @@ from typing import NoReturn
 from . import __version__
 
 DEMO_OBJECT = "spot"
+METHODS = ("outside", "density")  # lgm.mesh.METHODS, which wait for torch
 SPLAT_SUFFIXES = (".ply", ".splat", ".spz", ".glb")
 VIDEO_SUFFIXES = (".mp4", ".gif")
 DELEGATED = {  # commands with an argument parser of their own
@@ -170,6 +171,12 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--texture-size", type=whole(128, 8192), default=1024, metavar="PX")
     command.add_argument(
         "--views", type=whole(6, 480), default=36, metavar="N", help="the colors are taken from"
+    )
+    command.add_argument(
+        "--method",
+        choices=METHODS,
+        default=METHODS[0],
+        help="how the surface is found: by what is seen from outside, or by density",
     )
     command.add_argument(
         "--resolution", type=whole(32, 768), default=192, metavar="N", help="of the surface's grid"
@@ -386,6 +393,7 @@ def mesh_file(path: Path, options: argparse.Namespace):
         texture_size=options.texture_size,
         resolution=options.resolution,
         views=options.views,
+        method=options.method,
     )
 
 

@@ -39,8 +39,8 @@ def clean(
         target_faces: at most so many, unless that would tear the surface or flip faces.
         smoothing: pairs of steps that take noise away and keep the volume; 0 for none.
         fill_holes: close what is open.
-        min_component: separate pieces with a smaller part of the largest one's surface go, 0..1;
-            0 keeps all but the walls of bubbles inside.
+        min_component: separate pieces smaller than this part of the largest one go, 0..1, see
+            `large_components`; 0 keeps all but the walls of bubbles inside.
         check: called between the steps and within the long ones; may raise to give up.
         device: where the larger part of the work is done.
         progress: told the part done, 0..1.
@@ -78,8 +78,9 @@ def clean(
 def large_components(
     vertices: np.ndarray, faces: np.ndarray, share: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Without pieces that have less than `share` of the largest one's area, and without inside-out
-    ones: these are bubbles in the material.
+    """Without pieces whose area is less than `share` of the largest one's, unless they are as long
+    as a piece of its shape and that area would be: floaters are round, straps and rods are not.
+    Without inside-out ones, too: these are bubbles in the material.
     """
     labels = _labels(len(vertices), faces)[faces[:, 0]]
     normals = face_normals(vertices, faces)
@@ -87,8 +88,19 @@ def large_components(
     heights = np.einsum("ij,ij->i", normals, vertices[faces[:, 0]] - vertices.mean(0))
     volumes = np.bincount(labels, heights)
     outward = volumes > 0 if (volumes > 0).any() else np.ones(len(volumes), bool)
-    good = outward & (areas >= share * areas[outward].max())
+    largest = np.where(outward, areas, 0).argmax()
+    lengths = _lengths(vertices[faces[:, 0]], labels)
+    long = lengths >= np.sqrt(share) * lengths[largest]
+    good = outward & ((areas >= share * areas[largest]) | long)
     return _compact(vertices, faces[good[labels]])
+
+
+def _lengths(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """[L] diagonals of the boxes around the points [P, 3] with each label."""
+    order = np.argsort(labels, kind="stable")
+    starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
+    low, high = (f.reduceat(points[order], starts) for f in (np.minimum, np.maximum))
+    return np.linalg.norm(high - low, axis=1)
 
 
 def filled(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -26,14 +26,17 @@ from ..clean import extent
 from ..gaussians import Gaussians
 from ..render import interruptible, render
 from ..render.projection import MIN_ALPHA, rotation_matrices
+from .merge import merged
 from .surface_nets import surface_nets
 
+LEAST_RESOLUTION = 16
 VIEWS = 48
 PIXELS = 2  # per voxel
 MAX_SIZE = 1024  # pixels on a side
 FIRST_AZIMUTH = 77.0  # degrees; then no camera stands in a plane of two axes
 FOVY = 40.0  # degrees
 REACH = 1.05  # of the splat's radius: what lies further out is no part of the object
+EXTENT_OF = 100_000  # Gaussians at most: more of them do not tell the size better
 OPAQUE = 0.5  # coverage from which on a pixel shows the object
 FRONT = 0.2  # coverage from which on a layer in front of another is the surface
 LAYERS_APART = 0.05  # radii; two layers that are nearer are one thick one
@@ -87,11 +90,11 @@ def fuse(
     Raises:
         ValueError: a resolution below 16, more than one object, or nothing that pictures show.
     """
-    if not resolution >= 16:
-        raise ValueError(f"A mesh needs a resolution of 16 or more, got {resolution}.")
+    check_resolution(resolution)
     check, progress = check or (lambda: None), progress or (lambda done: None)
-    with torch.no_grad(), _threads(1) as before:
-        visible, center, radius = _in_unit_ball(gaussians)
+    with torch.no_grad(), threads(1) as before:
+        visible, center, radius = in_unit_ball(gaussians, check)
+        visible = merged(visible, 1 / resolution)
         check()
         size = min(PIXELS * resolution, MAX_SIZE)
         views = _observe(visible, size, before, check, lambda done: progress(0.5 * done))
@@ -101,19 +104,26 @@ def fuse(
         check()
         vertices, faces = surface_nets(values, grid.origin, grid.voxel)
     if not len(faces):
-        raise ValueError(_NOTHING_OPAQUE)
+        raise ValueError(NOTHING_OPAQUE)
     progress(1.0)
     return vertices * np.float32(radius) + center.numpy(), faces
 
 
-_NOTHING_OPAQUE = (
+NOTHING_OPAQUE = (
     f"A mesh needs Gaussians that cover {OPAQUE:.0%} of a pixel together, but pictures of this "
     "splat show nothing so dense: check its opacities and scales."
 )
 
 
+def check_resolution(resolution: int) -> None:
+    if not resolution >= LEAST_RESOLUTION:
+        raise ValueError(
+            f"A mesh needs a resolution of {LEAST_RESOLUTION} or more, got {resolution}."
+        )
+
+
 @contextmanager
-def _threads(count: int) -> Iterator[int]:
+def threads(count: int) -> Iterator[int]:
     """Torch's threads on the CPU; gives their number before. With several, the many small steps
     here wait for each other ten times as long as they work, if the CPU is busy.
     """
@@ -125,7 +135,7 @@ def _threads(count: int) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def _in_unit_ball(gaussians: Gaussians) -> tuple[Gaussians, Tensor, float]:
+def in_unit_ball(gaussians: Gaussians, check: Check) -> tuple[Gaussians, Tensor, float]:
     """The visible part, moved and scaled into the unit ball, with that ball's center and radius."""
     if gaussians.batch_size != 1:
         raise ValueError(
@@ -137,12 +147,17 @@ def _in_unit_ball(gaussians: Gaussians) -> tuple[Gaussians, Tensor, float]:
     for tensor in shape.tensors().values():
         visible &= tensor[0].isfinite().all(-1)
     if not visible.any():
+        fault = (
+            f"all {gaussians.count} of this splat are fainter than {MIN_ALPHA:.3f} or not finite"
+        )
         raise ValueError(
-            f"A mesh needs visible Gaussians, but all {gaussians.count} of this splat are "
-            f"fainter than {MIN_ALPHA:.3f} or not finite."
+            "A mesh needs visible Gaussians, but "
+            + (f"{fault}: check its opacities." if gaussians.count else "this splat is empty.")
         )
     shape = shape.select(visible)
-    center, radius = extent(shape)
+    check()
+    center, radius = extent(shape.select(slice(None, None, shape.count // EXTENT_OF + 1)))
+    check()
     if not radius > 0:
         raise ValueError("A mesh needs Gaussians that fill some space, but these have no size.")
     positions = (shape.positions - center.to(shape.positions)) / radius
@@ -164,7 +179,7 @@ def _poses() -> tuple[Tensor, float]:
 
 
 def _observe(
-    gaussians: Gaussians, size: int, threads: int, check: Check, progress: Progress
+    gaussians: Gaussians, size: int, workers: int, check: Check, progress: Progress
 ) -> Views:
     c2w, distance = _poses()
     axes = rotation_matrices(gaussians.rotations) * gaussians.scales[..., None, :]
@@ -176,7 +191,7 @@ def _observe(
         # Relative to the middle, so that the third power keeps its digits.
         offset = -(gaussians.positions * back).sum(-1) - HALF_DEPTH * half_depths
         powers = replace(gaussians, colors=torch.stack([offset, offset**2, offset**3], dim=-1))
-        with interruptible(check), _threads(threads):
+        with interruptible(check), threads(workers):
             picture = render(powers, pose[None], size, FOVY, background=0.0)
         alpha = picture.alphas[0, 0, 0]
         front = _front(picture.images[0, 0] / alpha.clamp(min=1e-6), alpha)
@@ -225,7 +240,7 @@ def _seen_points(views: Views) -> Tensor:
         parts.append(eye + right[:, None] * x_axis + up[:, None] * y_axis - z[:, None] * z_axis)
     points = torch.cat(parts)
     if not len(points):
-        raise ValueError(_NOTHING_OPAQUE)
+        raise ValueError(NOTHING_OPAQUE)
     return points.clamp(-REACH, REACH)
 
 

@@ -21,6 +21,7 @@ from ..gaussians import Gaussians
 from ..render import interruptible, render
 from .clean import vertex_normals
 from .draw import covered, interpolate, sample, visibility
+from .merge import merged
 from .record import Mesh
 
 VIEWS = 36
@@ -182,6 +183,8 @@ def project(
     center, radius = sphere_around(mesh.vertices)
     around = _around(center, radius, views, pixels)
     near = near_surface(gaussians, mesh, REACH * radius)
+    if near.sh is None:
+        near = merged(near, 2 * radius / pixels)
     kinds = [(around, 1.0, _splat_pictures(near, around, NEAR * radius))]
     if inputs is not None:
         given = Cameras(inputs.c2w.to(mesh.vertices), inputs.fovy, inputs.images.shape[-1])

@@ -110,6 +110,17 @@ def test_small_pieces_and_bubbles_go_and_large_ones_stay():
     assert euler(*large_components(*two, 1.0)) == 2
 
 
+def test_a_thin_rod_is_no_floater():
+    x, y, z = grid(64).unbind(-1)
+    rod = surface(torch.maximum((x**2 + z**2).sqrt() - 0.04, y.abs() - 0.5))
+    floater = ball(0.1, side=64)
+    rod, floater = ((vertices + shift, faces) for (vertices, faces), shift in
+                    ((rod, [2, 0, 0]), (floater, [0, 2, 0])))  # fmt: skip
+    vertices, faces = large_components(*joined(ball(0.9), rod, floater), 0.03)
+    assert vertices[:, 0].max() > 1.9 and vertices[:, 1].max() < 1
+    assert euler(vertices, faces) == 4
+
+
 def test_holes_are_filled():
     vertices, faces = ball()
     rng = np.random.default_rng(0)
