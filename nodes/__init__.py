@@ -6,6 +6,7 @@ from .mesh import BakeSplatTexture, SplatToMesh
 from .model import LoadModel
 from .prepare import PrepareImage
 from .reconstruct import Reconstruct
+from .refine import RefineMesh
 from .render import RenderSplat
 from .save import SaveSplat
 from .views import ArrangeViews, ExampleViews
@@ -23,4 +24,5 @@ NODES = [
     SaveSplat,
     SplatToMesh,
     BakeSplatTexture,
+    RefineMesh,
 ]

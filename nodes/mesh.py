@@ -5,10 +5,23 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from comfy_api.latest import io
+from torch import Tensor
 
+from ..lgm.preprocess import composite_on_white
 from . import host
-from .types import gaussians_from_splat, image_from_pictures, mesh_from_value, mesh_value
+from .reconstruct import camera_poses, objects_from_image
+from .types import (
+    gaussians_from_splat,
+    image_from_pictures,
+    mesh_from_value,
+    mesh_value,
+    require_one_mesh_each,
+)
+from .views import SIDES
+
+METHODS = {"seen from outside": "outside", "density": "density"}  # in lgm.mesh
 
 
 class SplatToMesh(io.ComfyNode):
@@ -18,19 +31,28 @@ class SplatToMesh(io.ComfyNode):
             node_id="LGM_SplatToMesh",
             display_name="Splat to Mesh (LGM)",
             category=host.CATEGORY,
-            description="A closed mesh with vertex colors from any splat, found by what the splat "
-            "looks like from all around. Bake Splat Texture makes it sharper.",
+            description="A closed mesh with vertex colors from any splat. Bake Splat Texture makes "
+            "it sharper.",
             search_aliases=["splat to mesh", "extract surface", "gaussians to mesh", "3dgs mesh"],
             inputs=[
                 io.Splat.Input("splat", tooltip="Any splat: LGM's, TripoSplat's, a file's."),
+                io.Combo.Input(
+                    "method",
+                    options=list(METHODS),
+                    default=next(iter(METHODS)),
+                    tooltip="How the surface is found. 'seen from outside' puts it where pictures "
+                    "from all around show it: the best outlines. 'density' puts it where the splat "
+                    "is dense, seen or not: open vessels stay hollow, and it is faster, most of "
+                    "all with millions of Gaussians.",
+                ),
                 io.Int.Input(
                     "faces",
                     default=30_000,
-                    min=4,
+                    min=10,
                     max=5_000_000,
-                    step=1000,
-                    tooltip="At most so many triangles. Fewer make smaller files and rounder "
-                    "edges; with a texture 10,000 are often enough.",
+                    step=10,
+                    tooltip="At most so many triangles, as far as the surface stays whole. Fewer "
+                    "make smaller files and rounder edges; with a texture 10,000 are often enough.",
                 ),
                 io.Int.Input(
                     "resolution",
@@ -76,11 +98,10 @@ class SplatToMesh(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, splat, faces, resolution, smoothing, fill_holes, min_component
+        cls, splat, method, faces, resolution, smoothing, fill_holes, min_component
     ) -> io.NodeOutput:
-        from ..lgm.mesh import Mesh
+        from ..lgm.mesh import Mesh, surface
         from ..lgm.mesh.clean import clean
-        from ..lgm.mesh.fuse import fuse
         from ..lgm.mesh.texture import vertex_colors
 
         device = host.management.get_torch_device()
@@ -88,11 +109,11 @@ class SplatToMesh(io.ComfyNode):
         meshes = []
         for index in range(len(splat.positions)):
             gaussians = gaussians_from_splat(splat, index).to(device)
-            surface = fuse(gaussians, resolution, host.check_cancelled, stages.begin())
-            stages.begin()
-            parts = clean(
-                *surface, faces, smoothing, fill_holes, min_component, host.check_cancelled
+            raw = surface(
+                gaussians, METHODS[method], resolution, host.check_cancelled, stages.begin()
             )
+            where = {"check": host.check_cancelled, "device": device, "progress": stages.begin()}
+            parts = clean(*raw, faces, smoothing, fill_holes, min_component, **where)
             mesh = Mesh(*map(torch.from_numpy, parts))
             look = {"check": host.check_cancelled, "progress": stages.begin()}
             meshes.append(replace(mesh, vertex_colors=vertex_colors(mesh, gaussians, **look)))
@@ -135,6 +156,31 @@ class BakeSplatTexture(io.ComfyNode):
                     tooltip="Pictures of the splat the colors are taken from. More see deeper "
                     "into folds and take longer.",
                 ),
+                io.Image.Input(
+                    "input_views",
+                    optional=True,
+                    tooltip="The pictures the splat was made from, four for each object as in "
+                    "Reconstruct Gaussians. Where they see the surface well, its colors are "
+                    "theirs. The splat must stand where it was made.",
+                ),
+                io.Float.Input(
+                    "elevation",
+                    default=0.0,
+                    min=-90.0,
+                    max=90.0,
+                    step=1.0,
+                    tooltip="Of the input views, as in Reconstruct Gaussians. Without them it "
+                    "does nothing.",
+                ),
+                *(
+                    io.Load3DCamera.Input(
+                        f"camera_{side}",
+                        optional=True,
+                        tooltip=f"Camera of the {side} one of the input views, instead of the "
+                        "elevation: connect all four or none.",
+                    )
+                    for side in SIDES
+                ),
             ],
             outputs=[
                 io.Mesh.Output(display_name="mesh", tooltip="With the texture, for Save GLB."),
@@ -144,27 +190,57 @@ class BakeSplatTexture(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, mesh, splat, size, views) -> io.NodeOutput:
+    def execute(
+        cls, mesh, splat, size, views, elevation=0.0, input_views=None, **cameras
+    ) -> io.NodeOutput:
         from ..lgm.mesh.texture import bake
         from ..lgm.mesh.unwrap import unwrapped
 
-        count = len(splat.positions)
-        if len(mesh.vertices) != count:
-            raise ValueError(
-                f"One mesh for each splat is needed, got {len(mesh.vertices)} for {count}: connect "
-                "the splat that the mesh was made of."
-            )
+        count = require_one_mesh_each(mesh, splat)
+        inputs = _inputs(input_views, count, elevation, cameras)
         device = host.management.get_torch_device()
-        stages = host.Stages(count)
+        check = host.check_cancelled
+        stages = host.Stages(2 * count)
         painted = []
         for index in range(count):
             item = mesh_from_value(mesh, index)
-            item = item if item.uvs is not None else unwrapped(item, size, host.check_cancelled)
+            charts = stages.begin()
+            if item.uvs is None:
+                item = unwrapped(item, size, check, device, charts)
             gaussians = gaussians_from_splat(splat, index).to(device)
-            look = {"check": host.check_cancelled, "progress": stages.begin()}
-            texture = bake(item, gaussians, size, views, **look)
+            texture = bake(item, gaussians, size, views, inputs[index], check, stages.begin())
             painted.append(replace(item, texture=texture, vertex_colors=None))
         stages.end()
         host.say(cls, f"{count} x {size} x {size} texels, on {device}")
         textures = torch.stack([item.texture for item in painted]).movedim(-1, 1)
         return io.NodeOutput(mesh_value(painted), host.outgoing(image_from_pictures(textures)))
+
+
+def _inputs(views: Tensor | None, count: int, elevation: float, cameras: dict) -> list:
+    """The `Inputs` of each of `count` objects, or None for each.
+
+    Raises:
+        ValueError: pictures of another number of objects, or cameras that don't go with them.
+    """
+    from ..lgm.mesh.texture import Inputs
+
+    poses, fovy = camera_poses(cameras, elevation)
+    if views is None:
+        return [None] * count
+    objects = objects_from_image(views)
+    if len(objects) != count:
+        raise ValueError(
+            f"Four input views for each splat are needed, got {4 * len(objects)} for {count}: "
+            "connect those that the splat was made from."
+        )
+    return [Inputs(_as_seen(pictures).cpu(), poses, fovy) for pictures in objects]
+
+
+def _as_seen(pictures: Tensor) -> Tensor:
+    """[4, 3, S, S] on white of [4, C, H, W], stretched to a square as the network's inputs are."""
+    if pictures.shape[1] == 4:
+        pictures = composite_on_white(pictures)
+    side = max(pictures.shape[-2:])
+    if pictures.shape[-2] == pictures.shape[-1]:
+        return pictures
+    return F.interpolate(pictures, size=(side, side), mode="bilinear", align_corners=False)

@@ -89,7 +89,7 @@ class Reconstruct(io.ComfyNode):
         cls, model, views: Tensor, elevation: float, opacity_threshold: float, **cameras
     ) -> io.NodeOutput:
         objects = objects_from_image(views)
-        poses, fovy = _poses(cameras, elevation)
+        poses, fovy = camera_poses(cameras, elevation)
         network = load_to_device(model, model.model.preset.input_size)
         device = model.load_device
         items, seen = [], []
@@ -140,7 +140,7 @@ def pictures_seen(network: LGM, pictures: Tensor) -> Tensor:
     return seen_pictures(network.prepare(pictures)[0])[0].cpu()
 
 
-def _poses(cameras: dict, elevation: float) -> tuple[Tensor, float]:
+def camera_poses(cameras: dict, elevation: float) -> tuple[Tensor, float]:
     """Poses [4, 4, 4] and the vertical angle of the four cameras."""
     given = [cameras.get(f"camera_{side}") for side in SIDES]
     if not any(given):

@@ -6,6 +6,7 @@ SPLAT is in the 3DGS frame (+y down), the library's world is +y up: half a turn 
 
 from __future__ import annotations
 
+import inspect
 import math
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ from ..lgm.spherical_harmonics import SH_C0
 
 DEFAULT_FOV = 35.0  # degrees, of a camera that doesn't say: what ComfyUI's Render Splat takes
 PARALLEL = 400.0  # an orthographic camera is drawn from so many times as far: 0.1 % from parallel
+
+HOLDS_NORMALS = "normals" in inspect.signature(Types.MESH).parameters  # not in ComfyUI 0.28
 
 LGMModel = io.Custom("LGM_MODEL")
 
@@ -196,6 +199,8 @@ def mesh_value(meshes: list[Mesh]) -> Types.MESH:
     if meshes[0].vertex_colors is not None:
         colors = [srgb_to_linear(mesh.vertex_colors) for mesh in meshes]
         optional["vertex_colors"] = _padded(colors)[0]
+    if meshes[0].normals is not None and HOLDS_NORMALS:
+        optional["normals"] = _padded([mesh.normals for mesh in meshes])[0]
     if meshes[0].texture is not None:
         optional["texture"] = torch.stack([mesh.texture for mesh in meshes])
     if len(meshes) > 1:
@@ -211,6 +216,21 @@ def mesh_from_value(value: Types.MESH, index: int) -> Mesh:
     return Mesh(
         value.vertices[index, vertices].float(), value.faces[index, faces].long(), uvs=uvs
     ).to("cpu")
+
+
+def require_one_mesh_each(mesh: Types.MESH, splat: Types.SPLAT) -> int:
+    """The number of meshes, which is that of splats.
+
+    Raises:
+        ValueError: it isn't.
+    """
+    count = len(splat.positions)
+    if len(mesh.vertices) != count:
+        raise ValueError(
+            f"One mesh for each splat is needed, got {len(mesh.vertices)} for {count}: connect the "
+            "splat that the mesh was made of."
+        )
+    return count
 
 
 def srgb_to_linear(colors: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ NODES = {
     "LGM_LoadModel",
     "LGM_PrepareImage",
     "LGM_Reconstruct",
+    "LGM_RefineMesh",
     "LGM_RenderSplat",
     "LGM_SaveSplat",
     "LGM_SplatToMesh",

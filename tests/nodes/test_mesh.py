@@ -40,6 +40,74 @@ def test_texture_comes_with_coordinates(pack, splat, mesh):
     assert torch.equal(again.uvs, painted.uvs)  # coordinates that are there stay
 
 
+def test_input_views_make_it_sharper(pack, splat, views, mesh):
+    """The texture then has the pictures' own colors, seen as the picture was taken."""
+    cameras, draw = pack.module("lgm.cameras"), pack.module("lgm.mesh.draw")
+    types = pack.module("nodes.types")
+    given, settings = views[0], {"mesh": mesh, "splat": splat, "size": 512, "views": 8}
+    errors = []
+    for extra in ({}, {"input_views": given}):
+        painted, picture = pack.run("LGM_BakeSplatTexture", **settings, **extra)
+        item = types.mesh_from_value(painted, 0)
+        item = pack.module("lgm.mesh").Mesh(
+            item.vertices, item.faces, uvs=item.uvs, texture=picture[0]
+        )
+        drawn, alpha = draw.draw_mesh(item, cameras.input_poses(), given.shape[1])
+        # Along the outline the pictures show what is behind.
+        inside = torch.nn.functional.max_pool2d(1 - alpha, 31, 1, 15) == 0
+        errors.append(((drawn - given.movedim(-1, 1)).square() * inside).mean().item())
+    assert errors[1] < 0.7 * errors[0]
+
+
+def test_input_views_on_nothing_and_their_cameras(pack, splat, views, mesh):
+    """Alpha is on white, and four cameras of elevation 0 are that elevation."""
+    images, masks = views[0], views[1]
+    clear = torch.cat([images, masks[..., None]], -1)
+    camera_info, poses = pack.module("nodes.types").camera_info, pack.module("lgm.cameras")
+    named = {
+        f"camera_{side}": camera_info(pose, torch.zeros(3), poses.FOVY)
+        for side, pose in zip(("front", "left", "back", "right"), poses.input_poses(), strict=True)
+    }
+    settings = {"mesh": mesh, "splat": splat, "size": 128, "views": 6}
+    results = [
+        pack.run("LGM_BakeSplatTexture", **settings, **extra)[1]
+        for extra in (
+            {"input_views": images},
+            {"input_views": clear, **named, "elevation": 25.0},
+        )
+    ]
+    assert (results[0] - results[1]).abs().mean() < 0.01
+    with pytest.raises(ValueError, match="Four input views for each"):
+        pack.run("LGM_BakeSplatTexture", **settings, input_views=torch.cat([images, images]))
+    named.pop("camera_left")
+    with pytest.raises(ValueError, match="left"):
+        pack.run("LGM_BakeSplatTexture", **settings, input_views=images, **named)
+
+
+def test_the_surface_can_be_found_by_density(pack, splat, mesh):
+    other = pack.run("LGM_SplatToMesh", splat=splat, method="density", faces=2000, resolution=64)[0]
+    assert not torch.equal(other.vertices, mesh.vertices)
+    for measure in ("amin", "amax"):
+        ours, theirs = (getattr(it.vertices[0], measure)(0) for it in (other, mesh))
+        torch.testing.assert_close(ours, theirs, atol=0.03, rtol=0)
+
+
+def test_normals_go_along_where_a_mesh_can_hold_them(pack, mesh, monkeypatch):
+    types = pack.module("nodes.types")
+
+    class Newer:
+        def __init__(self, vertices, faces, normals=None, unlit=False):
+            self.normals = normals
+
+    item = types.mesh_from_value(mesh, 0)
+    normals = torch.nn.functional.normalize(item.vertices, dim=-1)
+    item = pack.module("lgm.mesh").Mesh(item.vertices, item.faces, normals)
+    types.mesh_value([item])  # ComfyUI 0.28 has no place for them, which is no error
+    monkeypatch.setattr(types, "HOLDS_NORMALS", True)
+    monkeypatch.setattr(types.Types, "MESH", Newer)
+    assert torch.equal(types.mesh_value([item]).normals[0], normals)
+
+
 def test_batches_keep_their_lengths(pack, two):
     assert two.vertex_counts is not None and len(two.vertices) == 2
     types = pack.module("nodes.types")
@@ -66,3 +134,12 @@ def test_progress_and_cancel(pack, splat, monkeypatch):
 def test_a_mesh_of_another_batch_is_refused(pack, splat, two):
     with pytest.raises(ValueError, match="One mesh for each splat"):
         pack.run("LGM_BakeSplatTexture", mesh=two, splat=splat)
+
+
+def test_refining_says_what_it_needs(pack, splat, mesh):
+    """On a machine without nvdiffrast; where it is, tests/mesh/test_refine.py runs it."""
+    reason = pack.module("lgm.mesh.refine").why_not()
+    if not reason:
+        pytest.skip("nvdiffrast and a GPU are here")
+    with pytest.raises(RuntimeError, match=r"nvdiffrast.*pip install"):
+        pack.run("LGM_RefineMesh", mesh=mesh, splat=splat)
