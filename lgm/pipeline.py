@@ -5,18 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import torch.nn.functional as F
+from torch import Tensor
 
 from . import io, video
 from .cameras import input_poses, orbit_poses
 from .gaussians import Gaussians
-from .page import DemoPage
+from .page import DemoMesh, DemoPage
 from .preprocess import Matte, composite_on_white, load_views
 from .turntable import draw, turntable
 
 if TYPE_CHECKING:
+    from .mesh import Mesh
     from .model import LGM
 
 VIEW_FILES = ("0.png", "90.png", "180.png", "270.png")
@@ -26,6 +30,8 @@ NOVEL_VIEWS = tuple(
 NOVEL_CAPTIONS = tuple(f"{azimuth}°, {elevation}° up" for azimuth, elevation in NOVEL_VIEWS)
 VIEW_CAPTIONS = ("0°, front", "90°, its own left", "180°, back", "270°, its own right")
 DEMO_SIZE, DEMO_FRAMES = 384, 96  # pixels; 3.2 s at 30 frames a second
+DEMO_MESH = {"faces": 20_000, "texture_size": 1024, "resolution": 160, "views": 24}  # for 1 MB
+MESH_CAMERA = (30, 15)  # degrees: azimuth, elevation
 SPRITE_COLUMNS = 8  # frames per row of the picture on the page that turns when dragged
 
 
@@ -89,10 +95,13 @@ def demo(
     """Reconstruct the object in `object_folder` and write what there is to see into `out`.
 
     Args:
-        out: an existing folder; gets splat.ply, views.png, novel.png, turntable.mp4, index.html.
+        out: an existing folder; gets splat.ply, mesh.glb, views.png, novel.png, turntable.mp4,
+            index.html.
         stages: gets the time of every step.
         progress: wraps an iterable, for a progress bar.
     """
+    from .mesh import extract  # here, since it's slow to import
+
     with stages.stage("read four views"):
         views = load_views(view_files(object_folder), model.preset.input_size)
     with stages.stage("reconstruct"):
@@ -105,6 +114,11 @@ def demo(
         novel = list(draw(gaussians, orbit_poses(*zip(*NOVEL_VIEWS, strict=True)), DEMO_SIZE))
     with stages.stage(f"render {DEMO_FRAMES} frames"):
         frames = list(progress(turntable(gaussians, DEMO_FRAMES, DEMO_SIZE, elevation=15)))
+    with stages.stage("extract the mesh"):
+        mesh = extract(gaussians, **DEMO_MESH)
+    with stages.stage("write, draw the mesh"):
+        glb = mesh.export(out / "mesh.glb")
+        solid = mesh_pictures(mesh, gaussians)
     with stages.stage("encode pictures, video"):
         shown = composite_on_white(views) if views.shape[1] == 4 else views
         movie = video.mp4(frames)
@@ -121,10 +135,32 @@ def demo(
         sprite_frames=len(sprite),
         sprite_columns=SPRITE_COLUMNS,
         turntable=movie,
+        mesh=DemoMesh(
+            glb,
+            mesh.face_count,
+            len(mesh.texture),
+            video.jpeg(solid["The mesh"]),
+            {caption: video.jpeg(picture) for caption, picture in solid.items()},
+            *MESH_CAMERA,
+        ),
         seconds=stages.seconds,
         credits=_credits(object_folder),
     )
     (out / "index.html").write_text(page.html(), encoding="utf-8")
+
+
+def mesh_pictures(mesh: Mesh, gaussians: Gaussians) -> dict[str, Tensor]:
+    """The splat, its textured mesh, the bare shape and the texture, [3, DEMO_SIZE, DEMO_SIZE]."""
+    from .mesh.draw import draw_mesh
+
+    pose = orbit_poses(*MESH_CAMERA)
+    bare = replace(mesh, texture=None, vertex_colors=0.5 + 0.5 * mesh.normals)
+    return {
+        "The splat": next(draw(gaussians, pose, DEMO_SIZE)),
+        "The mesh": draw_mesh(mesh, pose, DEMO_SIZE)[0][0],
+        "Its shape, by normals": draw_mesh(bare, pose, DEMO_SIZE)[0][0],
+        "Its texture": F.interpolate(mesh.texture.movedim(-1, 0)[None], DEMO_SIZE, mode="area")[0],
+    }
 
 
 def _credits(object_folder: Path) -> str:

@@ -1,3 +1,4 @@
+import base64
 import errno
 import io
 import json
@@ -387,17 +388,22 @@ def test_demo_fills_its_folder(capsys, monkeypatch, tmp_path, model, views):
     monkeypatch.setattr(pipeline, "example_objects", lambda: {"cup": views[0].parent})
     monkeypatch.setattr(pipeline, "DEMO_SIZE", 32)
     monkeypatch.setattr(pipeline, "DEMO_FRAMES", 6)
+    small = {"faces": 300, "texture_size": 128, "resolution": 48, "views": 6}
+    monkeypatch.setattr(pipeline, "DEMO_MESH", small)
     out = tmp_path / "demo"
     assert lgm_command("demo", "--out", out) == 0
-    names = {"splat.ply", "views.png", "novel.png", "turntable.mp4", "index.html"}
+    names = {"splat.ply", "mesh.glb", "views.png", "novel.png", "turntable.mp4", "index.html"}
     assert visible_files(out) == names
     assert Image.open(out / "views.png").size == (128, 32)
     assert Image.open(out / "novel.png").size == (128, 64)
     page = (out / "index.html").read_text(encoding="utf-8")
-    assert page.count("data:image/jpeg;base64,") == 4 + 8 + 1
+    assert page.count("data:image/jpeg;base64,") == 4 + 8 + 1 + 1 + 4
+    mesh = (out / "mesh.glb").read_bytes()
+    assert mesh.startswith(b"glTF") and base64.b64encode(mesh).decode() in page
     assert "https://" not in page and "http://" not in page  # opens offline
     printed = capsys.readouterr().out
-    assert "reconstruct" in printed and "total" in printed and "index.html" in printed
+    for word in ("reconstruct", "extract the mesh", "total", "index.html"):
+        assert word in printed
 
 
 def test_doctor_names_versions_backends_and_places(capsys, tmp_path):

@@ -1,0 +1,235 @@
+"""The demo's page as text, and in a browser where playwright and Chromium or Chrome are there."""
+
+import base64
+import io
+import math
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from PIL import Image
+
+from lgm import video
+from lgm.cameras import orbit_poses
+from lgm.mesh import Mesh
+from lgm.mesh.draw import draw_mesh
+from lgm.page import DemoMesh, DemoPage
+
+FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+AZIMUTH, ELEVATION, FOVY, SIDE = 30, 15, 35, 256
+# The mesh at whole pixels of the window, with nothing before it and white behind it.
+BARE = f"""#solid {{
+  position: fixed; top: 0; right: 0; width: {SIDE}px; border: 0; border-radius: 0;
+  background: #fff !important;
+}}
+#solid span {{ display: none; }}"""
+COUNT_DRAWS = """window.draws = 0;
+const { prototype } = WebGL2RenderingContext, { drawElements } = prototype;
+prototype.drawElements = function (...all) {
+  window.draws++;
+  return drawElements.apply(this, all);
+};"""
+
+
+@pytest.fixture(scope="module")
+def mesh() -> Mesh:
+    """A box around no origin, whose texture has another color everywhere."""
+    shape = trimesh.creation.box((0.9, 0.5, 1.3)).subdivide().subdivide()
+    vertices = torch.tensor(shape.vertices, dtype=torch.float32) + torch.tensor([0.3, -0.2, 0.1])
+    low, high = vertices.aminmax(dim=0)
+    along = torch.tensor(shape.vertices @ [0.9, 0.3, -0.2], dtype=torch.float32)
+    uvs = torch.stack([(vertices[:, 1] - low[1]) / (high - low)[1], along + 0.5], dim=1)
+    y, x = torch.meshgrid(torch.linspace(0, 1, 128), torch.linspace(0, 1, 128), indexing="ij")
+    texture = torch.stack([x, y, 0.5 + 0.3 * (5 * x + 9 * y).sin()], dim=-1)
+    return Mesh(
+        vertices,
+        torch.tensor(shape.faces.copy()),
+        normals=torch.tensor(shape.vertex_normals.copy(), dtype=torch.float32),
+        uvs=0.05 + 0.9 * uvs.clamp(0, 1),
+        texture=texture,
+    )
+
+
+@pytest.fixture(scope="module")
+def html(mesh) -> str:
+    picture = video.jpeg(torch.full((3, 8, 8), 0.7))
+    solid = DemoMesh(
+        mesh.export(None), mesh.face_count, 128, picture, {"a & b": picture}, AZIMUTH, ELEVATION
+    )
+    pictures = {str(number): picture for number in range(4)}
+    page = DemoPage("<Cup>", 65536, pictures, pictures, picture, 1, 1, b"", solid, {"read": 1.5})
+    return page.html()
+
+
+def expected(mesh: Mesh, azimuth: float, elevation: float, zoom: float = 1.0) -> np.ndarray:
+    low, high = mesh.vertices.aminmax(dim=0)
+    center = (low + high) / 2
+    radius = (mesh.vertices - center).norm(dim=1).max().item()
+    pose = orbit_poses([azimuth], elevation, radius / math.sin(math.radians(FOVY / 2)))
+    pose[:, :3, 3] += center
+    fovy = 2 * math.degrees(math.atan(math.tan(math.radians(FOVY / 2)) / zoom))
+    return draw_mesh(mesh, pose, SIDE, fovy)[0][0].permute(1, 2, 0).numpy()
+
+
+def assert_shows(page, picture: np.ndarray) -> None:
+    page.wait_for_timeout(150)
+    shown = page.locator("#solid").screenshot()
+    shown = np.asarray(Image.open(io.BytesIO(shown)).convert("RGB")) / 255
+    assert shown.shape == picture.shape
+    assert np.abs(shown - picture).mean() < 0.004  # a third of a shade, and outlines
+    assert (np.abs(shown - picture).max(-1) > 0.05).mean() < 0.015
+
+
+def test_page_is_one_file_and_holds_the_mesh_itself(html, mesh):
+    (text,) = re.findall(r'<script type="text/plain" id="glb">(.*?)</script>', html)
+    assert base64.b64decode(text, validate=True) == mesh.export(None)
+    assert not re.search(r"https?://|//cdn|@import", html)
+    assert all(url.startswith("data:") for url in re.findall(r'src="([^"]*)"', html))
+    assert "&lt;Cup&gt;" in html and "<Cup>" not in html and "a &amp; b" in html
+
+
+@pytest.fixture(scope="module")
+def browsers():
+    """Starts Chromium with flags."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    path = next(filter(None, map(shutil.which, names)), None)
+    with playwright.sync_playwright() as api:
+
+        def start(flags):
+            try:
+                return api.chromium.launch(executable_path=path, args=flags)
+            except playwright.Error as error:
+                pytest.skip(f"needs Chromium: {error.message.splitlines()[0]}")
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def chromium(browsers):
+    with browsers(FLAGS) as browser:
+        yield browser
+
+
+def opened(browser, path, **context):
+    """The page, and the list that its console fills with complaints."""
+    page = browser.new_context(offline=True, **context).new_page()
+    complaints = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("requestfailed", lambda request: complaints.append(request.url))
+    page.add_init_script(COUNT_DRAWS)
+    page.goto(path.as_uri())
+    return page, complaints
+
+
+@pytest.fixture(scope="module")
+def path(html, tmp_path_factory):
+    file = tmp_path_factory.mktemp("page") / "index.html"
+    # An empty video would be a complaint of its own.
+    file.write_text(re.sub(r"<video .*?</video>", "", html), encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def page(chromium, path):
+    page, complaints = opened(chromium, path)
+    page.wait_for_selector("#solid.live")
+    page.add_style_tag(content=BARE)
+    yield page
+    page.context.close()
+    assert not complaints
+
+
+def test_mesh_looks_as_our_own_renderer_draws_it(page, mesh):
+    assert_shows(page, expected(mesh, AZIMUTH, ELEVATION))
+
+
+def test_mouse_turns_and_keys_zoom(page, mesh):
+    box = page.locator("#solid").bounding_box()
+    x, y = box["x"] + 80, box["y"] + 100
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 64, y + 32, steps=4)  # a side is half a turn
+    page.mouse.up()
+    assert_shows(page, expected(mesh, AZIMUTH - 45, ELEVATION + 22.5))
+    page.keyboard.press("+")
+    page.keyboard.press("ArrowRight")
+    assert_shows(page, expected(mesh, AZIMUTH - 52.5, ELEVATION + 22.5, zoom=1.2))
+    page.keyboard.press("Home")
+    assert_shows(page, expected(mesh, AZIMUTH, ELEVATION))
+
+
+def test_wheel_is_the_pages_until_the_mesh_is_clicked(page, mesh):
+    solid = page.locator("#solid")
+    box = solid.bounding_box()
+    page.mouse.move(box["x"] + 100, box["y"] + 100)
+    page.mouse.wheel(0, 100)
+    page.wait_for_function("scrollY === 100")
+    assert_shows(page, expected(mesh, AZIMUTH, ELEVATION))
+    solid.focus()
+    page.mouse.wheel(0, -400 * math.log(1.5))
+    assert_shows(page, expected(mesh, AZIMUTH, ELEVATION, zoom=1.5))
+    assert page.evaluate("scrollY") == 100
+
+
+def test_wires_and_shape_can_be_seen(page):
+    solid, pictures = page.locator("#solid"), []
+    for name in ("Wireframe", "Texture", "Wireframe", "Texture"):
+        page.get_by_role("button", name=name).click()
+        page.wait_for_timeout(150)
+        pictures.append(solid.screenshot())
+    assert len(set(pictures)) == 4
+    shape = np.asarray(Image.open(io.BytesIO(pictures[2])).convert("RGB")).astype(int)
+    assert np.ptp(shape, axis=-1).max() < 30  # gray
+    assert page.get_by_role("button", name="Texture").get_attribute("aria-pressed") == "true"
+
+
+def test_nothing_is_drawn_while_nothing_changes(page):
+    page.wait_for_timeout(300)
+    before = page.evaluate("draws")
+    assert before > 0
+    page.wait_for_timeout(500)
+    assert page.evaluate("draws") == before
+    page.locator("#solid").press("ArrowLeft")
+    page.wait_for_timeout(150)
+    assert page.evaluate("draws") == before + 1
+
+
+def test_a_lost_context_comes_back(page, mesh):
+    lose = "document.querySelector('#solid canvas').getContext('webgl2')"
+    page.evaluate(f"window.lose = {lose}.getExtension('WEBGL_lose_context'); lose.loseContext()")
+    page.wait_for_selector("#solid:not(.live)")
+    assert page.locator("#solid img").is_visible() and page.locator(".tools").is_hidden()
+    page.evaluate("lose.restoreContext()")
+    page.wait_for_selector("#solid.live")
+    assert_shows(page, expected(mesh, AZIMUTH, ELEVATION))
+
+
+def test_download_works_without_the_file_beside(page, mesh, tmp_path):
+    with page.expect_download() as download:
+        page.locator("#download").click()
+    download.value.save_as(tmp_path / "mesh.glb")
+    assert download.value.suggested_filename == "mesh.glb"
+    assert (tmp_path / "mesh.glb").read_bytes() == mesh.export(None)
+
+
+def test_without_webgl_there_is_a_picture(browsers, path):
+    with browsers(["--no-sandbox", "--disable-3d-apis"]) as browser:
+        page, complaints = opened(browser, path)
+        page.wait_for_timeout(300)
+        assert page.locator("#solid img").is_visible() and page.locator(".tools").is_hidden()
+        assert "WebGL" in page.locator("#solid span").text_content()
+        assert not complaints
+
+
+def test_nothing_sticks_out_sideways(chromium, path):
+    page, _ = opened(chromium, path)
+    page.wait_for_selector("#solid.live")
+    for width in (320, 390, 760, 1400):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.context.close()
