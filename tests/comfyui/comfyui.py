@@ -111,8 +111,16 @@ class Server(Client):
     The pack lies there as a copy, with the probe (`probe/__init__.py`) beside it.
     """
 
-    def __init__(self, comfyui: Path, python: str, base: Path, flags: tuple[str, ...] = ()):
+    def __init__(
+        self,
+        comfyui: Path,
+        python: str,
+        base: Path,
+        flags: tuple[str, ...] = (),
+        api_nodes: bool = False,  # without these, the page forbids itself more
+    ):
         super().__init__(free_port())
+        self.api_nodes = api_nodes
         self.comfyui, self.python, self.base, self.flags = comfyui, python, base, flags
         self.log_file = base / "server.log"
         self.process: subprocess.Popen | None = None
@@ -146,7 +154,8 @@ class Server(Client):
             *("--listen", "127.0.0.1", "--port", str(self.port)),
             *("--base-directory", str(self.base)),
             *("--database-url", f"sqlite:///{(self.base / 'user' / 'comfyui.db').as_posix()}"),
-            *("--disable-api-nodes", "--disable-auto-launch"),
+            *([] if self.api_nodes else ["--disable-api-nodes"]),
+            "--disable-auto-launch",
             # An extra_model_paths.yaml in the checkout may name more packs: those stay out.
             *("--disable-all-custom-nodes", "--whitelist-custom-nodes", PACK, PROBE.name),
             *shlex.split(os.environ.get("COMFYUI_ARGS", "")),

@@ -47,9 +47,11 @@ def start_server(comfyui, python, tmp_path_factory):
     before: dict[Path, dict] = {}
     servers = []
 
-    def start(*flags: str, checkout: Path = comfyui, python: str = python) -> Server:
+    def start(
+        *flags: str, checkout: Path = comfyui, python: str = python, api_nodes: bool = False
+    ) -> Server:
         before.setdefault(checkout, snapshot(checkout))
-        server = Server(checkout, python, tmp_path_factory.mktemp("server"), flags)
+        server = Server(checkout, python, tmp_path_factory.mktemp("server"), flags, api_nodes)
         servers.append(server)
         server.start()
         return server

@@ -28,6 +28,12 @@ SIZE = {"width": 1600, "height": 1000}
 # frontend's own complaint, and its search for the models of its default workflow.
 EXPECTED_404 = ("/user.css", "/api/userdata", "/favicon.ico")
 EXPECTED_ERRORS = ("ComfyApp graph accessed before initialization", "huggingface.co")
+# With --disable-api-nodes the page forbids its own 3D view to load the textures of a .glb.
+EXPECTED_ERRORS += (
+    "Connecting to 'blob:",
+    "Fetch API cannot load blob:",
+    "THREE.GLTFLoader: Couldn't load texture blob:",
+)
 
 SETTINGS = {
     "Comfy.TutorialCompleted": True,

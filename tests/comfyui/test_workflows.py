@@ -1,9 +1,12 @@
 """Every example workflow, and every one an earlier version had, through the API and in the page."""
 
+import io
 import os
 import re
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from .comfyui import ROOT
 from .page import open_page
@@ -109,6 +112,26 @@ def test_workflow_runs_in_the_page(server, page, renderer, shots, workflow):
     kept = KEPT / version() / workflow.name
     assert read(workflow) == read(kept), f"{workflow.name} changed: see docs/testing.md"
     assert essence(prompt) == essence(read(twin(kept)))
+
+
+def test_saved_mesh_is_shown_in_its_colors(chromium, start_server, shots):
+    """As ComfyUI starts by itself. With --disable-api-nodes the page forbids itself textures."""
+    prompt = read(twin(KEPT / version() / "Four Views to Textured Mesh.json"))
+    inputs = {node["class_type"]: node["inputs"] for node in prompt.values()}
+    inputs["LGM_ExampleViews"]["object"] = "fox"
+    inputs["LGM_SplatToMesh"] |= {"faces": 3004, "resolution": 64}
+    inputs["LGM_BakeSplatTexture"] |= {"size": 256, "views": 6}
+    (save,) = (key for key, node in prompt.items() if node["class_type"] == "SaveGLB")
+    with open_page(chromium, start_server(api_nodes=True), vue=True) as page:
+        page.settle(4000)  # it opens its default workflow late
+        page.load_prompt(prompt)
+        assert page.run() == "success"
+        page.settle(4000)
+        page.shot(shots / "Textured mesh.png")
+        view = page.page.locator(f'[data-node-id="{save}"] canvas').first.screenshot()
+    pixels = np.asarray(Image.open(io.BytesIO(view)).convert("RGB")).astype(int)
+    red, _, blue = pixels.reshape(-1, 3).T
+    assert (red - blue > 60).mean() > 0.01  # the fox is orange; of the view's axes one is red
 
 
 @pytest.mark.parametrize("blueprint", BLUEPRINTS, ids=label)

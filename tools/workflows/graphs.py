@@ -13,6 +13,8 @@ ROOM = {
     "LGM_FilterSplat": 320,
     "LGM_CropSplat": 520,
     "LGM_RenderSplat": 660,
+    "LGM_SplatToMesh": 340,
+    "LGM_BakeSplatTexture": 440,
     "LGM_SaveSplat": 235,
     "GetSplatCount": 140,
 }
@@ -346,7 +348,48 @@ gives the distance along the view axis in world units.
     ],
 )
 
-WORKFLOWS = [FOUR_VIEWS, OWN_PHOTOS, CLEAN_UP, TURNTABLE, MAPS]
+MESH = Workflow(
+    "Four Views to Textured Mesh",
+    """\
+## Four views to a textured mesh
+
+Press **Run**: four pictures become 3D Gaussians, and these a closed mesh with a texture, saved as \
+.glb. Drag in *Save 3D Model* to turn it. No GPU is needed.
+
+**Your own object:** replace *Example Views* by four *Load Image* nodes, joined by *Batch Images* \
+in this order: front, the object's own left, back, its own right. White background, a quarter \
+turn apart, camera level with the object.
+
+**Any other splat:** connect *TripoSplat Decode*, or core's *Get Splat* of a 3D file, to \
+*Any splat*, and remove the first frame.
+
+**Smaller file:** fewer *faces*, a smaller *size*. **Folds or thin parts missing?** Choose \
+*density* in *method*, or raise *resolution*. **Faster on a CPU:** install the package numba.
+
+**White in the view?** A ComfyUI started with *--disable-api-nodes* shows no textures; the file \
+has its own all the same.""",
+    590,
+    {
+        **example_splat("spot"),
+        "mesh": Node("LGM_SplatToMesh", {"splat": SPLAT}),
+        "bake": Node("LGM_BakeSplatTexture", {"mesh": ("mesh", "mesh"), "splat": SPLAT}),
+        "texture": pictures(("bake", "base_color"), "Base color", 400, 470),
+        "save": Node(
+            "SaveGLB",
+            {"mesh": ("bake", "mesh")},
+            {"filename_prefix": "3d/textured_mesh"},
+            width=560,
+            height=680,
+        ),
+    },
+    [
+        FIRST,
+        Stage("2. Mesh and texture", [["splat", "mesh"], ["bake", "texture"]]),
+        Stage("3. Save and look", [["save"]]),
+    ],
+)
+
+WORKFLOWS = [FOUR_VIEWS, OWN_PHOTOS, CLEAN_UP, TURNTABLE, MAPS, MESH]
 
 SIDES = ("front", "left", "back", "right")
 

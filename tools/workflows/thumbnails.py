@@ -5,14 +5,21 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import av
+import numpy as np
 import torch
 from PIL import Image, ImageChops, ImageDraw, ImageOps
 
 from lgm.cameras import orbit_poses
 from lgm.io import read_ply
+from lgm.io.gltf import parse
+from lgm.mesh import Mesh
+from lgm.mesh.draw import draw_mesh
+from lgm.mesh.texture import normals_of
 from lgm.turntable import draw
+from lgm.video import to_bytes_image
 
 Outputs = Callable[[str], list[bytes]]  # key of a node -> the files it has made
 
@@ -45,19 +52,10 @@ def clean_up(outputs: Outputs) -> Image.Image:
     both = opened(outputs("compared")[0])
     before = both.crop((0, 0, both.width // 2, both.height))
     after = both.crop((both.width // 2, 0, both.width, both.height))
-    canvas = background()
-    put(canvas, before, -100, 24, 464)
-    right = background()
+    left, right = background(), background()
+    put(left, before, -100, 24, 464)
     put(right, after, 148, 24, 464)
-    half = Image.new("L", canvas.size)
-    side = canvas.width
-    ImageDraw.Draw(half).polygon(
-        [(side * 0.54, 0), (side, 0), (side, side), (side * 0.46, side)], fill=255
-    )
-    canvas.paste(right, mask=half)
-    line = ImageDraw.Draw(canvas)
-    line.line([(side * 0.54, 0), (side * 0.46, side)], fill=(255, 255, 255), width=3 * SCALE)
-    return canvas
+    return halves(left, right)
 
 
 def turntable(outputs: Outputs) -> Image.Image:
@@ -86,12 +84,25 @@ def maps(outputs: Outputs) -> Image.Image:
     return canvas
 
 
+def mesh(outputs: Outputs) -> Image.Image:
+    """Its bare shape, its colors, on both sides of a line; and the texture."""
+    solid = read_mesh(outputs("save")[0])
+    bare = replace(solid, texture=None, vertex_colors=0.5 + 0.5 * normals_of(solid))
+    sides = [background(), background()]
+    for side, look in zip(sides, (bare, solid), strict=True):
+        put(side, mesh_picture(look, 540), -14, -46)
+    canvas = halves(*sides)
+    tile(canvas, opened(outputs("texture")[0]), 372, 372, 120)
+    return canvas
+
+
 DRAWN = {
     "Four Views to Splat": four_views,
     "Own Photos to Splat": own_photos,
     "Clean Up a Splat": clean_up,
     "Splat to Turntable Video": turntable,
     "Splat to Depth and Normal Maps": maps,
+    "Four Views to Textured Mesh": mesh,
 }
 
 
@@ -116,6 +127,34 @@ def splat_picture(file: bytes, size: int) -> Image.Image:
     pose = orbit_poses([VIEW["azimuth"]], VIEW["elevation"])
     pixels = next(draw(gaussians, pose, size * SCALE)).mul(255).round().to(torch.uint8)
     return Image.fromarray(pixels.permute(1, 2, 0).numpy())
+
+
+def read_mesh(file: bytes) -> Mesh:
+    """The one mesh of a .glb of core's Save 3D Model, with its texture."""
+    document, binary = parse("the mesh", file)
+
+    def part(view: int) -> bytes:
+        start = document["bufferViews"][view].get("byteOffset", 0)
+        return binary[start : start + document["bufferViews"][view]["byteLength"]]
+
+    def values(accessor: int, kind: str, width: int) -> torch.Tensor:
+        data = part(document["accessors"][accessor]["bufferView"])
+        return torch.from_numpy(np.frombuffer(data, kind).reshape(-1, width).copy())
+
+    primitive = document["meshes"][0]["primitives"][0]
+    pixels = np.asarray(opened(part(document["images"][0]["bufferView"])))
+    return Mesh(
+        values(primitive["attributes"]["POSITION"], "<f4", 3),
+        values(primitive["indices"], "<u4", 3).long(),
+        uvs=values(primitive["attributes"]["TEXCOORD_0"], "<f4", 2),
+        texture=torch.from_numpy(pixels / np.float32(255)),
+    )
+
+
+def mesh_picture(mesh: Mesh, size: int) -> Image.Image:
+    """The same of a mesh."""
+    pose = orbit_poses([VIEW["azimuth"]], VIEW["elevation"])
+    return to_bytes_image(draw_mesh(mesh, pose, size * SCALE)[0][0])
 
 
 def quarters(sheet: Image.Image) -> list[Image.Image]:
@@ -155,6 +194,19 @@ def tile(canvas: Image.Image, picture: Image.Image, x: int, y: int, side: int) -
     ImageDraw.Draw(mask).rounded_rectangle((0, 0, *size), CORNER * SCALE, fill=255)
     fitted = ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
     canvas.paste(fitted, (x * SCALE, y * SCALE), mask)
+
+
+def halves(left: Image.Image, right: Image.Image) -> Image.Image:
+    """Two canvases, each on one side of a slanted white line."""
+    canvas, side = left.copy(), left.width
+    half = Image.new("L", canvas.size)
+    ImageDraw.Draw(half).polygon(
+        [(side * 0.54, 0), (side, 0), (side, side), (side * 0.46, side)], fill=255
+    )
+    canvas.paste(right, mask=half)
+    line = ImageDraw.Draw(canvas)
+    line.line([(side * 0.54, 0), (side * 0.46, side)], fill=(255, 255, 255), width=3 * SCALE)
+    return canvas
 
 
 def row(canvas: Image.Image, pictures: list[Image.Image]) -> None:
