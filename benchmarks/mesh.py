@@ -33,6 +33,7 @@ from lgm import io, load_model
 from lgm.cameras import orbit_poses
 from lgm.clean import extent
 from lgm.gaussians import Gaussians, flip_y_z
+from lgm.io.gltf import linear_to_srgb
 from lgm.mesh import Mesh, extract
 from lgm.mesh.draw import draw_mesh
 from lgm.pipeline import example_objects, reconstruct_files, view_files
@@ -129,7 +130,7 @@ def _ours(name: str, gaussians: Gaussians, settings: dict) -> Row:
 
 
 def _core(name: str, gaussians: Gaussians, comfyui: Path, python: str) -> Row:
-    """SplatToMesh's mesh; in the frame of the splat it got, +y down."""
+    """SplatToMesh's mesh, +y up, of the splat it gets +y down."""
     splat = flip_y_z(gaussians).to("cpu")
     dc = (splat.colors - 0.5) / 0.28209479177387814
     sh = dc[:, :, None] if splat.sh is None else torch.cat([dc[:, :, None], splat.sh], dim=2)
@@ -141,11 +142,12 @@ def _core(name: str, gaussians: Gaussians, comfyui: Path, python: str) -> Row:
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"ComfyUI's SplatToMesh failed:\n{done.stderr[-3000:]}")
-        found = {key: torch.from_numpy(value) for key, value in np.load(target).items()}
+        found = dict(np.load(target).items())
+    colors = linear_to_srgb(found["vertex_colors"][:, :3])  # ComfyUI's are linear, as glTF's
     mesh = Mesh(
-        found["vertices"].float(),
-        found["faces"].long(),
-        vertex_colors=found["vertex_colors"][:, :3].float(),
+        torch.from_numpy(found["vertices"]).float(),
+        torch.from_numpy(found["faces"]).long(),
+        vertex_colors=torch.from_numpy(colors).float(),
     )
     return Row(name, "core", mesh, {"all": float(found["seconds"])}, "-")
 
