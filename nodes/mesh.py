@@ -79,13 +79,14 @@ class SplatToMesh(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "min_component",
-                    default=0.01,
+                    default=0.002,
                     min=0.0,
                     max=1.0,
-                    step=0.005,
+                    step=0.001,
                     advanced=True,
-                    tooltip="Loose pieces with a smaller part of the largest one's surface go. "
-                    "Higher removes more floaters; 0 keeps all.",
+                    tooltip="Loose pieces with a smaller part of the largest one's surface go, "
+                    "unless they are long, as straps are. Higher removes more floaters; 0 keeps "
+                    "all.",
                 ),
             ],
             outputs=[

@@ -24,7 +24,7 @@ def clean(
     target_faces: int = 30_000,
     smoothing: int = 10,
     fill_holes: bool = True,
-    min_component: float = 0.01,
+    min_component: float = 0.002,
     check: Check | None = None,
     device: torch.device | str = "cpu",
     progress: Callable[[float], None] | None = None,
