@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
 STAMP = VENV / "lgm-setup.txt"
-EXTRAS = "cpu-fast,train,dev"
+EXTRAS = "cpu-fast,generate,train,dev"
 CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
 
 
