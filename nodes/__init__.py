@@ -4,14 +4,20 @@ from .cameras import CameraPath
 from .clean import CropSplat, FilterSplat
 from .mesh import BakeSplatTexture, SplatToMesh
 from .model import LoadModel
+from .multiview import ImageConditioning, LoadMultiViewModel, TextConditioning
 from .prepare import PrepareImage
 from .reconstruct import Reconstruct
 from .refine import RefineMesh
 from .render import RenderSplat
+from .sampling_preview import SamplingPreview
 from .save import SaveSplat
 from .views import ArrangeViews, ExampleViews
 
 NODES = [
+    LoadMultiViewModel,
+    TextConditioning,
+    ImageConditioning,
+    SamplingPreview,
     LoadModel,
     ExampleViews,
     PrepareImage,

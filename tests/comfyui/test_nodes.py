@@ -13,13 +13,17 @@ NODES = {
     "LGM_CropSplat",
     "LGM_ExampleViews",
     "LGM_FilterSplat",
+    "LGM_ImageConditioning",
     "LGM_LoadModel",
+    "LGM_LoadMultiViewModel",
     "LGM_PrepareImage",
     "LGM_Reconstruct",
     "LGM_RefineMesh",
     "LGM_RenderSplat",
+    "LGM_SamplingPreview",
     "LGM_SaveSplat",
     "LGM_SplatToMesh",
+    "LGM_TextConditioning",
 }
 
 

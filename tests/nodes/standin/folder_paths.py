@@ -4,7 +4,7 @@ from pathlib import Path
 
 models_dir = "models"
 output_directory = "output"
-folders: dict[str, list[str]] = {}
+folders: dict[str, list[str]] = {"diffusion_models": [], "diffusers": []}
 
 
 def add_model_folder_path(name, path, is_default=False):
@@ -33,3 +33,7 @@ def get_save_image_path(prefix, output):
     taken = [int(p.stem.split("_")[-2]) for p in folder.glob(f"{Path(prefix).name}_*_.*")]
     subfolder = str(Path(prefix).parent) if Path(prefix).parent != Path() else ""
     return str(folder), Path(prefix).name, max(taken, default=0) + 1, subfolder, prefix
+
+
+def get_folder_paths(name):
+    return folders[name]
