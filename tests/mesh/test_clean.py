@@ -74,17 +74,21 @@ def test_decimation_flips_no_face_and_spends_faces_where_it_is_curved():
     x, y, z = grid(48).unbind(-1)
     round_part = (x**2 + y**2 + z**2).sqrt() - 0.7
     box = torch.stack([x.abs() - 0.5, z.abs() - 0.5, -y - 0.8, y]).amax(0)
-    vertices, faces = surface(torch.minimum(round_part, box))
-    vertices, faces = decimate(vertices, faces, 1500)
-    a, b, c = (vertices[faces[:, corner]] for corner in range(3))
-    normals = np.cross(b - a, c - a)
-    middles = (a + b + c) / 3
-    up = middles[:, 1] > 0.1
-    assert ((normals * middles)[up].sum(1) > 0).all()
-    below = (middles[:, 1] < -0.78) & (np.abs(middles[:, [0, 2]]) < 0.4).all(1)
-    assert (normals[below, 1] < 0).all()
-    area = np.linalg.norm(normals, axis=1)
-    assert area[below].mean() > 1.2 * area[up].mean()
+    start, around = surface(torch.minimum(round_part, box))
+    ratios = []
+    for seed in range(4):  # the vertices' order decides between equals: 1.21 to 1.43 was seen
+        order = np.random.default_rng(seed).permutation(len(start))
+        vertices, faces = decimate(start[order], np.argsort(order)[around], 1500)
+        a, b, c = (vertices[faces[:, corner]] for corner in range(3))
+        normals = np.cross(b - a, c - a)
+        middles = (a + b + c) / 3
+        up = middles[:, 1] > 0.1
+        assert ((normals * middles)[up].sum(1) > 0).all()
+        below = (middles[:, 1] < -0.78) & (np.abs(middles[:, [0, 2]]) < 0.4).all(1)
+        assert (normals[below, 1] < 0).all()
+        area = np.linalg.norm(normals, axis=1)
+        ratios.append(area[below].mean() / area[up].mean())
+    assert np.mean(ratios) > 1.2
 
 
 def test_decimation_stops_where_the_surface_would_tear():
