@@ -109,7 +109,7 @@ def _fit(mesh: Mesh, gaussians: Gaussians, steps: int, check: Check, progress) -
     center, radius = sphere_around(mesh.vertices)
     gaussians = _moved(near_surface(gaussians, mesh, 0.1 * radius), center, radius)
     places, corner = ((mesh.vertices - center) / radius).unique(dim=0, return_inverse=True)
-    edges = torch.from_numpy(adjacent_faces(corner[mesh.faces].cpu().numpy())).cuda()
+    edges = torch.from_numpy(adjacent_faces(corner[mesh.faces].cpu().numpy())).to(places.device)
     topology = Topology(corner[mesh.faces].int(), mesh.faces.int(), mesh.uvs, edges)
     offsets = torch.zeros_like(places, requires_grad=True)
     texture = mesh.texture.contiguous().requires_grad_()
