@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,6 +24,7 @@ DEMO_OBJECT = "spot"
 METHODS = ("outside", "density")  # lgm.mesh.METHODS, which wait for torch
 SPLAT_SUFFIXES = (".ply", ".splat", ".spz", ".glb")
 VIDEO_SUFFIXES = (".mp4", ".gif")
+DOWNLOADS = ("mvdream", "imagedream", "lgm")  # lgm.download.NAMES, which wait for torch
 DELEGATED = {  # commands with an argument parser of their own
     "train": "train a model, on one device or many",
     "evaluate": "measure a model on held-out objects",
@@ -101,6 +103,63 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--object", metavar="NAME", help="which of the bundled objects")
     _add_model_options(command)
     command.set_defaults(run=run_demo)
+
+    command = commands.add_parser("generate", help="a picture or a prompt to a splat and a mesh")
+    command.add_argument("--image", type=Path, metavar="FILE", help="the object, from its front")
+    command.add_argument("--prompt", metavar="TEXT", help="what to make; or a word on the picture")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR")
+    command.add_argument(
+        "--negative", metavar="TEXT", help="what to keep away from; default ugly, blurry, ..."
+    )
+    command.add_argument("--seed", type=whole(0, 2**64 - 1), default=42, metavar="N")
+    command.add_argument("--steps", type=whole(1, 1000), default=30, metavar="N")
+    command.add_argument(
+        "--guidance",
+        type=number(0, 100),
+        metavar="X",
+        help="how strongly to follow the prompt or picture; default the model's own, 7.5 or 5",
+    )
+    command.add_argument(
+        "--elevation",
+        type=number(-90, 90),
+        default=0.0,
+        metavar="DEG",
+        help="of the views that are made, above the horizon",
+    )
+    command.add_argument(
+        "--matte",
+        choices=("auto", "none", "rembg"),
+        default="auto",
+        help="background removal: auto keeps alpha, else removes a flat background, else asks "
+        "rembg if it is ready",
+    )
+    command.add_argument(
+        "--multiview",
+        metavar="NAME_OR_FOLDER",
+        help="default imagedream with a picture, else mvdream; see lgm download",
+    )
+    command.add_argument(
+        "--offload", action="store_true", help="needs less GPU memory: one network there at a time"
+    )
+    command.add_argument(
+        "--mesh",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="also mesh.glb, and index.html, which shows it",
+    )
+    _add_model_options(command)
+    command.set_defaults(run=run_generate, parser=command)
+
+    command = commands.add_parser("download", help="fetch a released model from Hugging Face")
+    command.add_argument("name", choices=DOWNLOADS, metavar="NAME", help=", ".join(DOWNLOADS))
+    command.add_argument(
+        "--models-dir",
+        type=Path,
+        metavar="DIR",
+        help="where to; default LGM_MODELS_DIR, else ComfyUI's models, else ~/.cache/lgm",
+    )
+    command.add_argument("--quiet", action="store_true", help="no progress bar")
+    command.set_defaults(run=run_download)
 
     command = commands.add_parser("reconstruct", help="four views to a splat")
     command.add_argument(
@@ -257,6 +316,135 @@ def run_demo(options: argparse.Namespace) -> None:
         print(f"Open {options.out / 'index.html'}")
 
 
+def run_generate(options: argparse.Namespace) -> None:
+    if options.image is None and not (options.prompt or "").strip():
+        options.parser.error("give --image FILE or --prompt TEXT")
+    from .outputs import check_writable, staged_folder
+    from .pipeline import Stages, write_results
+    from .weights import find_model
+
+    # What can be known to fail fails before the minutes of work.
+    check_writable(options.out, folder=True)
+    folder = multiview_folder(options)
+    find_model(options.model, _places(options))
+    device = pick_device(options.device)
+    stages = Stages()
+    views = make_views(folder, device, stages, options)
+    with stages.stage("load LGM"):
+        model = load(options, device)
+    with staged_folder(options.out) as staging:
+        write_results(
+            model,
+            views,
+            staging,
+            stages,
+            title=options.prompt or options.image.stem,
+            elevation=options.elevation,
+            with_mesh=options.mesh,
+            progress=lambda it: progress(it, options, "frames"),
+        )
+    if not options.quiet:
+        print(stages.table())
+        print(f"Open {options.out / ('index.html' if options.mesh else 'turntable.mp4')}")
+
+
+def multiview_folder(options: argparse.Namespace) -> Path:
+    """The multi-view model that fits what was given.
+
+    Raises:
+        ValueError: it is not here, or is of the other kind.
+    """
+    from .multiview.folders import IMAGE, TEXT, find_folder, reads_pictures
+
+    default = TEXT if options.image is None else IMAGE
+    folder = find_folder(options.multiview or default, _places(options))
+    if reads_pictures(folder) and options.image is None:
+        raise ValueError(
+            f"{folder} is ImageDream, which needs a picture: give --image, or --multiview mvdream."
+        )
+    if options.image is not None and not reads_pictures(folder):
+        raise ValueError(
+            f"{folder} is MVDream, which works from a prompt alone: leave out --image, or give "
+            "--multiview imagedream."
+        )
+    return folder
+
+
+def make_views(folder: Path, device: str, stages, options: argparse.Namespace):
+    """Four views [4, 3, 256, 256] by the multi-view model, which is gone afterwards: LGM needs the
+    room."""
+    from .pipeline import NEGATIVE_PROMPT, PICTURE_SIDE, object_picture
+    from .preprocess import load_image
+
+    picture = None
+    if options.image is not None:
+        with stages.stage("cut out the object"):
+            picture = object_picture(
+                load_image(options.image, longest=PICTURE_SIDE), matte=options.matte
+            )
+    with stages.stage("load the multi-view model"):
+        multiview = load_multiview(folder, device, options)
+    with stages.stage("make four views"), step_bar(options) as on_step:
+        return multiview(
+            options.prompt or "",
+            picture,
+            negative_prompt=NEGATIVE_PROMPT if options.negative is None else options.negative,
+            num_inference_steps=options.steps,
+            guidance_scale=options.guidance,
+            elevation=options.elevation,
+            seed=options.seed,
+            on_step=on_step,
+        ).views[0]
+
+
+def load_multiview(folder: Path, device: str, options: argparse.Namespace):
+    from .multiview import MultiViewPipeline
+
+    _silence_other_bars()
+    if options.offload and device != "cpu":
+        import torch
+
+        dtype = torch.float16 if device.startswith("cuda") else None
+        pipeline = MultiViewPipeline.from_pretrained(folder, dtype)
+        pipeline.enable_model_cpu_offload(device=device)
+    else:
+        pipeline = MultiViewPipeline.from_pretrained(folder, device=device)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def _silence_other_bars() -> None:
+    """Of loading weights: ours show what takes time."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for module in (diffusers_logging, transformers_logging):
+        module.disable_progress_bar()
+        module.set_verbosity_error()
+
+
+@contextmanager
+def step_bar(options: argparse.Namespace):
+    """A bar of sampling steps; gives the callback that moves it."""
+    with progress(None, options, "steps", options.steps) as bar:
+        yield lambda step, total, guess: bar.update()
+
+
+def run_download(options: argparse.Namespace) -> None:
+    from .download import download
+
+    bar = progress(None, options, "B", 1, unit_scale=True, unit_divisor=1000)
+
+    def on_bytes(here: int, total: int) -> None:
+        bar.total = total
+        bar.update(here - bar.n)
+
+    with bar:
+        place = download(options.name, options.models_dir, on_bytes)
+    if not options.quiet:
+        print(f"{place} is complete.")
+
+
 def run_reconstruct(options: argparse.Namespace) -> int:
     if options.folder is not None:
         if options.views:
@@ -409,8 +597,14 @@ def run_doctor(options: argparse.Namespace) -> None:
 def load(options: argparse.Namespace, device: str):
     from . import load_model
 
-    folders = [options.models_dir] if options.models_dir else []
-    return load_model(options.model, device=device, folders=folders)
+    return load_model(options.model, device=device, folders=_places(options))
+
+
+def _places(options: argparse.Namespace) -> list[Path]:
+    """Where models are looked for first: the user's folder and that of `lgm download`."""
+    from .multiview.folders import own_folder
+
+    return [*([options.models_dir] if options.models_dir else []), own_folder()]
 
 
 def pick_device(name: str) -> str:
@@ -433,11 +627,11 @@ def pick_device(name: str) -> str:
     return name
 
 
-def progress(items, options: argparse.Namespace, unit: str, total: int | None = None):
+def progress(items, options: argparse.Namespace, unit: str, total: int | None = None, **more):
     from tqdm import tqdm
 
     hidden = options.quiet or not sys.stderr.isatty()
-    return tqdm(items, total=total, unit=f" {unit}", leave=False, disable=hidden)
+    return tqdm(items, total=total, unit=f" {unit}", leave=False, disable=hidden, **more)
 
 
 def _require_suffix(options: argparse.Namespace, suffixes: Sequence[str]) -> None:

@@ -11,12 +11,22 @@ from pathlib import Path
 import torch
 
 from . import __version__, render
+from .multiview.folders import (
+    RELEASES,
+    available_folders,
+    find_folder,
+    own_folder,
+    reads_pictures,
+    search_places,
+)
 from .weights import HUB_REPOSITORY, RELEASED, available_models, model_folders
 
 OPTIONAL = {  # import name -> distribution, what it is for
     "numba": ("numba", "fast rendering on the CPU"),
     "gsplat": ("gsplat", "fast rendering on NVIDIA GPUs"),
     "triton": ("triton", "fused kernels on NVIDIA GPUs"),
+    "diffusers": ("diffusers", "text or one picture to four views"),
+    "transformers": ("transformers", "text or one picture to four views"),
     "rembg": ("rembg", "background removal"),
     "accelerate": ("accelerate", "training on several devices"),
     "nvdiffrast": ("nvdiffrast", "refining meshes on NVIDIA GPUs"),
@@ -33,6 +43,7 @@ def report_lines(extra_folders: Iterable[Path] = ()) -> list[str]:
         ("device", _device()),
         *_backends(),
         *_models(extra_folders),
+        *_multiview_models(extra_folders),
         *((f"package {name}", _package(*about)) for name, about in OPTIONAL.items()),
     ]
     width = max(len(name) for name, _ in rows) + 2
@@ -53,12 +64,32 @@ def _backends() -> list[tuple[str, str]]:
 
 
 def _models(extra_folders: list[Path]) -> list[tuple[str, str]]:
+    extra_folders = [*extra_folders, own_folder()]
     found = available_models(extra_folders)
     rows = [(f"model {name}", str(path)) for name, path in found.items()]
     for name, file_name in RELEASED.items():
         if Path(file_name).stem not in found and "legacy" not in name:
-            rows.append((f"model {name}", f"no: {file_name} of {HUB_REPOSITORY} is not here"))
+            remedy = "; run `lgm download lgm`" if name == "lgm_fixrot_fp16" else ""
+            missing = f"no: {file_name} of {HUB_REPOSITORY} is not here{remedy}"
+            rows.append((f"model {name}", missing))
     return rows + [("models are sought in", str(folder)) for folder in model_folders(extra_folders)]
+
+
+def _multiview_models(extra_folders: list[Path]) -> list[tuple[str, str]]:
+    """MVDream and ImageDream: where each is, or what is missing."""
+    rows = []
+    for name in RELEASES:
+        try:
+            rows.append((f"views {name}", str(find_folder(name, extra_folders))))
+        except ValueError as error:
+            rows.append((f"views {name}", f"no: {error}"))
+    released = {release.folder for release in RELEASES.values()}
+    for name, folder in available_folders(extra_folders).items():
+        if name not in released:
+            kind = "ImageDream" if reads_pictures(folder) else "MVDream"
+            rows.append((f"views {name}", f"{folder} ({kind})"))
+    places = search_places(extra_folders)
+    return rows + [("views are sought in", str(folder)) for folder in places]
 
 
 def _package(distribution: str, purpose: str) -> str:

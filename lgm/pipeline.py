@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -16,7 +18,18 @@ from . import io, video
 from .cameras import input_poses, orbit_poses
 from .gaussians import Gaussians
 from .page import DemoMesh, DemoPage
-from .preprocess import Matte, composite_on_white, load_views
+from .preprocess import (
+    MATTE_NOISE,
+    Matte,
+    composite_on_white,
+    cut_out,
+    flat_background_color,
+    has_alpha,
+    load_views,
+    recenter,
+    resize_rgba,
+    square,
+)
 from .turntable import draw, turntable
 
 if TYPE_CHECKING:
@@ -31,6 +44,12 @@ NOVEL_CAPTIONS = tuple(f"{azimuth}°, {elevation}° up" for azimuth, elevation i
 VIEW_CAPTIONS = ("0°, front", "90°, its own left", "180°, back", "270°, its own right")
 DEMO_SIZE, DEMO_FRAMES = 384, 96  # pixels; 3.2 s at 30 frames a second
 DEMO_MESH = {"faces": 20_000, "texture_size": 1024, "resolution": 160, "views": 24}  # for 1 MB
+PICTURE_SIDE = 1024  # pixels; larger pictures are averaged down to at least this
+NEGATIVE_PROMPT = (
+    "ugly, blurry, pixelated obscure, unnatural colors, poor lighting, dull, unclear, cropped, "
+    "lowres, low quality, artifacts, duplicate"
+)
+"""What the official demo keeps away from."""
 MESH_CAMERA = (30, 15)  # degrees: azimuth, elevation
 SPRITE_COLUMNS = 8  # frames per row of the picture on the page that turns when dragged
 
@@ -89,23 +108,106 @@ def reconstruct_files(
     return model.reconstruct(views, input_poses(elevation))
 
 
+def object_picture(
+    rgba: Tensor, mask: Tensor | None = None, matte: Matte = "auto", border_ratio: float = 0.2
+) -> Tensor:
+    """The object of a picture as ImageDream wants it: cut out, in the middle, on white.
+
+    Args:
+        rgba: [4, H, W].
+        mask: [1, H, W], 1 where the object is; wins over all else.
+        matte: `auto` takes the mask, else the alpha, else removes a flat background, else asks
+            rembg if that and its network are on this machine; `none` takes the picture as it is;
+            `rembg` may load its network from the internet.
+
+    Returns:
+        [3, S, S].
+
+    Raises:
+        ValueError: nothing but background, or a background that nothing here can tell.
+    """
+    if mask is not None:
+        rgba = torch.cat([rgba[:3], rgba[3:] * mask])
+    rgba = _of_moderate_size(rgba)
+    if mask is None and (matte == "rembg" or not has_alpha(rgba)):
+        rgba = _without_background(rgba, matte)
+    if (rgba[3] > MATTE_NOISE).sum() < 4:
+        raise ValueError(
+            "The picture needs an object, but its mask or alpha leaves nothing: check the mask, or "
+            "turn it around."
+        )
+    if has_alpha(rgba):
+        rgba = recenter(rgba, border_ratio)
+    return composite_on_white(square(rgba, max(rgba.shape[-2:])))
+
+
+def _of_moderate_size(rgba: Tensor) -> Tensor:
+    """ImageDream sees 256 pixels; cutting out takes long on the millions of a photo."""
+    height, width = rgba.shape[-2:]
+    factor = max(height, width) // PICTURE_SIDE
+    return resize_rgba(rgba, height // factor, width // factor) if factor > 1 else rgba
+
+
+def _without_background(rgba: Tensor, matte: Matte) -> Tensor:
+    if matte != "auto":
+        return cut_out(rgba, matte)
+    cut = cut_out(rgba)
+    if has_alpha(cut):
+        return cut
+    if flat_background_color(rgba[:3]) is not None:
+        raise ValueError(
+            "The picture needs an object, but shows nothing in front of its even background: give "
+            "one that shows more."
+        )
+    if not rembg_is_ready():
+        raise ValueError(
+            "A mask, alpha or an even background is needed to tell the object, but the picture's "
+            "border shows several colors: give one of these, or ask for rembg."
+        )
+    return cut_out(rgba, "rembg")
+
+
+def rembg_is_ready() -> bool:
+    """Whether rembg can work without loading anything from the internet."""
+    network = Path.home() / ".rembg" / "models" / "u2net" / "u2net.onnx"
+    return importlib.util.find_spec("rembg") is not None and network.is_file()
+
+
 def demo(
     model: LGM, object_folder: Path, out: Path, stages: Stages, progress: Callable = iter
 ) -> None:
-    """Reconstruct the object in `object_folder` and write what there is to see into `out`.
-
-    Args:
-        out: an existing folder; gets splat.ply, mesh.glb, views.png, novel.png, turntable.mp4,
-            index.html.
-        stages: gets the time of every step.
-        progress: wraps an iterable, for a progress bar.
+    """Reconstruct the object in `object_folder` and write what there is to see into `out`; see
+    `write_results`.
     """
-    from .mesh import extract  # here, since it's slow to import
-
     with stages.stage("read four views"):
         views = load_views(view_files(object_folder), model.preset.input_size)
+    title = object_folder.name.replace("_", " ").capitalize()
+    write_results(model, views, out, stages, title, _credits(object_folder), progress=progress)
+
+
+def write_results(
+    model: LGM,
+    views: Tensor,
+    out: Path,
+    stages: Stages,
+    title: str,
+    credits: str = "",
+    elevation: float = 0.0,
+    with_mesh: bool = True,
+    progress: Callable = iter,
+) -> None:
+    """Reconstruct the object in four views and write what there is to see into `out`.
+
+    Args:
+        views: [4, 3, H, W], or with alpha, at azimuth 0, 90, 180, 270.
+        out: an existing folder; gets splat.ply, views.png, novel.png, turntable.mp4, and with the
+            mesh mesh.glb and index.html, which shows all of these.
+        stages: gets the time of every step.
+        elevation: degrees above the horizon the views are from.
+        progress: wraps an iterable, for a progress bar.
+    """
     with stages.stage("reconstruct"):
-        gaussians = model.reconstruct(views)
+        gaussians = model.reconstruct(views, input_poses(elevation))
     with stages.stage("write the splat"):
         io.write_splat_file(out / "splat.ply", gaussians)
     with stages.stage("ready the renderer"):  # it compiles, the first time on a machine
@@ -114,20 +216,25 @@ def demo(
         novel = list(draw(gaussians, orbit_poses(*zip(*NOVEL_VIEWS, strict=True)), DEMO_SIZE))
     with stages.stage(f"render {DEMO_FRAMES} frames"):
         frames = list(progress(turntable(gaussians, DEMO_FRAMES, DEMO_SIZE, elevation=15)))
-    with stages.stage("extract the mesh"):
-        mesh = extract(gaussians, **DEMO_MESH)
-    with stages.stage("write, draw the mesh"):
-        glb = mesh.export(out / "mesh.glb")
-        solid = mesh_pictures(mesh, gaussians)
+    if with_mesh:
+        from .mesh import extract  # here, since it's slow to import
+
+        with stages.stage("extract the mesh"):
+            mesh = extract(gaussians, **DEMO_MESH)
+        with stages.stage("write, draw the mesh"):
+            glb = mesh.export(out / "mesh.glb")
+            solid = mesh_pictures(mesh, gaussians)
     with stages.stage("encode pictures, video"):
         shown = composite_on_white(views) if views.shape[1] == 4 else views
         movie = video.mp4(frames)
-        sprite = frames[::2]
         (out / "turntable.mp4").write_bytes(movie)
         (out / "views.png").write_bytes(video.png(video.contact_sheet(shown, columns=4)))
         (out / "novel.png").write_bytes(video.png(video.contact_sheet(novel, columns=4)))
+    if not with_mesh:
+        return
+    sprite = frames[::2]
     page = DemoPage(
-        title=object_folder.name.replace("_", " ").capitalize(),
+        title=title,
         gaussian_count=gaussians.count,
         views=dict(zip(VIEW_CAPTIONS, map(video.jpeg, shown), strict=True)),
         novel=dict(zip(NOVEL_CAPTIONS, map(video.jpeg, novel), strict=True)),
@@ -144,7 +251,7 @@ def demo(
             *MESH_CAMERA,
         ),
         seconds=stages.seconds,
-        credits=_credits(object_folder),
+        credits=credits,
     )
     (out / "index.html").write_text(page.html(), encoding="utf-8")
 

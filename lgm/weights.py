@@ -45,17 +45,17 @@ def model_folders(extra: Iterable[str | os.PathLike] = ()) -> list[Path]:
     return [*map(Path, extra), *from_environment, BUNDLED, *comfyui]
 
 
-def _hub_cache() -> list[Path]:
-    """Snapshot folders of the released repository in the Hugging Face cache, if one exists."""
+def hub_snapshots(repository: str = HUB_REPOSITORY) -> list[Path]:
+    """Folders of a repository in the Hugging Face cache, if one exists."""
     home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
     cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
-    return sorted((cache / f"models--{HUB_REPOSITORY.replace('/', '--')}" / "snapshots").glob("*"))
+    return sorted((cache / f"models--{repository.replace('/', '--')}" / "snapshots").glob("*"))
 
 
 def available_models(extra: Iterable[str | os.PathLike] = ()) -> dict[str, Path]:
     """Every LGM file found: name without suffix -> path, the first folder winning; `demo` first."""
     found: dict[str, Path] = {}
-    for folder in [*model_folders(extra), *_hub_cache()]:
+    for folder in [*model_folders(extra), *hub_snapshots()]:
         for path in sorted(folder.glob("*.safetensors")):
             found.setdefault(path.stem, path)
     return found
@@ -75,7 +75,7 @@ def find_model(name: str | os.PathLike, folders: Iterable[str | os.PathLike] = (
     file_name = RELEASED.get(str(name), str(name))
     if not file_name.endswith(".safetensors"):
         file_name += ".safetensors"
-    searched = [*model_folders(folders), *_hub_cache()]
+    searched = [*model_folders(folders), *hub_snapshots()]
     for folder in searched:
         if (folder / file_name).is_file():
             return folder / file_name

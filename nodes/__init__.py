@@ -2,6 +2,7 @@
 
 from .cameras import CameraPath
 from .clean import CropSplat, FilterSplat
+from .generate import MultiViewDiffusion
 from .mesh import BakeSplatTexture, SplatToMesh
 from .model import LoadModel
 from .multiview import ImageConditioning, LoadMultiViewModel, TextConditioning
@@ -14,6 +15,7 @@ from .save import SaveSplat
 from .views import ArrangeViews, ExampleViews
 
 NODES = [
+    MultiViewDiffusion,
     LoadMultiViewModel,
     TextConditioning,
     ImageConditioning,

@@ -16,6 +16,7 @@ NODES = {
     "LGM_ImageConditioning",
     "LGM_LoadModel",
     "LGM_LoadMultiViewModel",
+    "LGM_MultiViewDiffusion",
     "LGM_PrepareImage",
     "LGM_Reconstruct",
     "LGM_RefineMesh",

@@ -1,0 +1,338 @@
+"""Downloads, from a server on this machine that behaves like the hub, well and badly."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import http.server
+import os
+import shutil
+import socket
+import threading
+from dataclasses import dataclass, field
+
+import pytest
+
+from lgm import cli, download
+from lgm.multiview import folders
+from lgm.multiview.folders import RELEASES
+
+LARGE = 40_000  # bytes; real ones have billions
+TEXT = RELEASES["mvdream"]
+
+
+def content(path: str) -> bytes:
+    """What the hub has under a name."""
+    if not path.endswith(".safetensors"):
+        return f'{{"file": "{path}"}}'.encode()
+    block = hashlib.sha256(path.encode()).digest()
+    return block * (LARGE // len(block))
+
+
+@dataclass
+class Hub:
+    """A hub whose manners a test changes."""
+
+    url: str = ""
+    asked: list[tuple[str, str, str]] = field(default_factory=list)  # method, file, Range
+    cut: list[int] = field(default_factory=list)  # after so many bytes, answer by answer
+    errors: list[int] = field(default_factory=list)  # answered instead of a large file
+    absent: str = ""  # a name that isn't there
+    corrupt: bool = False
+    ranges: bool = True
+    hashes: bool = True
+    onward: str = ""  # where large files are; default here
+
+    def large_gets(self) -> list[str]:
+        """The Range of every request for a large file."""
+        return [sent for method, path, sent in self.asked if method == "GET" and is_large(path)]
+
+
+def is_large(path: str) -> bool:
+    return path.endswith(".safetensors")
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_HEAD(self) -> None:
+        self.answer()
+
+    def do_GET(self) -> None:
+        self.answer()
+
+    def answer(self) -> None:
+        hub: Hub = self.server.hub
+        there, _, path = self.path.lstrip("/").partition("/resolve/main/")
+        data = content(path)
+        if there != "cdn":
+            hub.asked.append((self.command, path, self.headers.get("Range", "")))
+        if there not in ("cdn", TEXT.repository, "ashawkey/LGM") or path == hub.absent:
+            self.send_error(404)
+        elif there != "cdn" and is_large(path):
+            self.send_response(302)
+            self.send_header("Location", f"{hub.onward or hub.url}/cdn/resolve/main/{path}")
+            if hub.hashes:
+                self.send_header("X-Linked-Etag", f'"{hashlib.sha256(data).hexdigest()}"')
+                self.send_header("X-Linked-Size", str(len(data)))
+            self.send_header("ETag", '"of the redirect"')
+            self.end_headers()
+        elif is_large(path) and hub.errors:
+            self.send_error(hub.errors.pop(0))
+        else:
+            self.send(hub, data, large=is_large(path))
+
+    def send(self, hub: Hub, data: bytes, large: bool) -> None:
+        start = 0
+        if hub.ranges and (asked := self.headers.get("Range")):
+            start = int(asked.removeprefix("bytes=").rstrip("-"))
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        else:
+            self.send_response(200)
+        git = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+        self.send_header("ETag", '"elsewhere"' if large else f'W/"{git}"')
+        self.send_header("Content-Length", str(len(data) - start))
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        if hub.corrupt and large:
+            data = data[:-1] + b"?"
+        end = start + hub.cut.pop(0) if large and hub.cut else None
+        self.wfile.write(data[start:end])
+
+    def log_message(self, *_) -> None: ...
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.hub = Hub(f"http://127.0.0.1:{server.server_port}")
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    monkeypatch.setenv("HF_ENDPOINT", server.hub.url + "/")
+    for name in ("LGM_MODELS_DIR", "HF_HUB_CACHE", "http_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(download, "_pause", lambda failures: None)
+    yield server.hub
+    server.shutdown()
+    server.server_close()
+
+
+def files_in(root) -> set[str]:
+    return {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+
+
+def assert_whole(root) -> None:
+    assert files_in(root) == set(TEXT.files)
+    for name in TEXT.files:
+        assert (root / name).read_bytes() == content(name)
+
+
+def test_a_release_comes_whole_and_only_what_is_read(hub, tmp_path):
+    told = []
+    root = download.download("mvdream", tmp_path, lambda *state: told.append(state))
+    assert root == tmp_path / "mvdream-sd2.1-diffusers"
+    assert_whole(root)
+    assert not any(name.endswith(".py") for name in TEXT.files)
+    total = sum(len(content(name)) for name in TEXT.files)
+    assert told == sorted(told) and told[-1] == (total, total)
+
+
+def test_what_is_whole_is_not_fetched_again(hub, tmp_path):
+    root = download.download("mvdream", tmp_path)
+    (root / "vae" / "config.json").unlink()
+    hub.asked.clear()
+    download.download("mvdream", tmp_path)
+    assert [path for method, path, _ in hub.asked if method == "GET"] == ["vae/config.json"]
+    assert_whole(root)
+
+
+def test_a_broken_connection_goes_on_where_it_stopped(hub, tmp_path):
+    hub.cut = [10_000, 0, 5_000]
+    assert_whole(download.download("mvdream", tmp_path))
+    first = hub.large_gets()[:4]
+    assert first == ["", "bytes=10000-", "bytes=10000-", "bytes=15000-"]
+
+
+def test_the_next_run_goes_on_where_the_last_stopped(hub, tmp_path):
+    root = tmp_path / TEXT.folder
+    hub.cut = [10_000] + [0] * download.ATTEMPTS
+    with pytest.raises(RuntimeError, match=r"10,000 of 40,000 bytes of model\.safetensors.*again"):
+        download.download("mvdream", tmp_path)
+    part = root / "text_encoder" / "model.safetensors.part"
+    assert part.stat().st_size == 10_000 and not part.with_suffix("").exists()
+    hub.cut, hub.asked = [], []
+    assert_whole(download.download("mvdream", tmp_path))
+    assert hub.large_gets()[0] == "bytes=10000-"
+
+
+def test_a_server_without_ranges_begins_anew(hub, tmp_path):
+    hub.ranges, hub.cut = False, [10_000]
+    assert_whole(download.download("mvdream", tmp_path))
+
+
+def test_busy_servers_are_asked_again(hub, tmp_path):
+    hub.errors = [503, 429, 500]
+    assert_whole(download.download("mvdream", tmp_path))
+
+
+def test_what_is_damaged_never_gets_its_name(hub, tmp_path):
+    hub.corrupt = True
+    with pytest.raises(RuntimeError, match=r"model\.safetensors must be 40,000 bytes with"):
+        download.download("mvdream", tmp_path)
+    left = files_in(tmp_path)
+    assert not any("safetensors" in name for name in left) and left
+
+
+@pytest.mark.parametrize("size", [3, LARGE, LARGE + 7])
+def test_a_part_of_something_else_is_not_used(hub, tmp_path, size):
+    part = tmp_path / TEXT.folder / "vae" / "diffusion_pytorch_model.safetensors.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"?" * size)
+    with pytest.raises(RuntimeError, match="hash"):
+        download.download("mvdream", tmp_path)
+    assert_whole(download.download("mvdream", tmp_path))
+
+
+def test_without_a_hash_nothing_is_fetched(hub, tmp_path):
+    hub.hashes = False
+    with pytest.raises(RuntimeError, match="announced with its size and hash"):
+        download.download("mvdream", tmp_path)
+    assert not files_in(tmp_path)
+
+
+def test_an_absent_file_is_named_with_where_it_belongs(hub, tmp_path):
+    hub.absent = "unet/config.json"
+    with pytest.raises(RuntimeError) as caught:
+        download.download("mvdream", tmp_path)
+    for word in ("unet/config.json answers 404", "tree/main", str(tmp_path / TEXT.folder)):
+        assert word in str(caught.value)
+
+
+def test_offline_says_in_a_line_what_to_put_where(monkeypatch, capsys, tmp_path, hub):
+    with socket.socket() as closed:  # a port that nobody listens on
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
+        assert cli.main(["download", "mvdream", "--models-dir", str(tmp_path / "models")]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    for word in (
+        "Can't reach 127.0.0.1",
+        "unet/{config.json, diffusion_pytorch_model.safetensors}",
+        "https://huggingface.co/ashawkey/mvdream-sd2.1-diffusers",
+        str(tmp_path / "models" / "mvdream-sd2.1-diffusers"),
+    ):
+        assert word in line
+    assert not (tmp_path / "models").exists()
+
+
+def test_debug_shows_the_traceback(monkeypatch, hub, tmp_path):
+    hub.absent = "unet/config.json"
+    with pytest.raises(RuntimeError, match="404"):
+        cli.main(["download", "mvdream", "--models-dir", str(tmp_path), "--debug"])
+
+
+def test_a_redirect_from_https_to_http_is_refused(monkeypatch):
+    class Opener:
+        def open(self, request, timeout):
+            raise download.urllib.error.HTTPError(
+                request.full_url, 302, "Found", {"Location": "http://example.org/x"}, None
+            )
+
+    monkeypatch.setattr(download.urllib.request, "build_opener", lambda *_: Opener())
+    with pytest.raises(download.urllib.error.URLError, match="sends us on to http:"):
+        download._open("https://example.org/x")
+
+
+def test_a_full_disk_is_noticed_before_anything_is_written(monkeypatch, hub, tmp_path):
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
+    with pytest.raises(RuntimeError, match=r"needs room for .* GB more"):
+        download.download("mvdream", tmp_path)
+    assert not files_in(tmp_path)
+
+
+def test_a_disk_that_fills_up_keeps_the_part(monkeypatch, hub, tmp_path):
+    monkeypatch.setattr(download, "BLOCK", 10_000)
+    write, written = download._write, []
+
+    def full(file, block):
+        written.append(len(block))
+        if sum(written) > 25_000:
+            with monkeypatch.context() as patch:
+                patch.setattr(download, "memoryview", no_room, raising=False)
+                write(file, block)
+        write(file, block)
+
+    def no_room(block):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(download, "_write", full)
+    with pytest.raises(RuntimeError, match=r"No space left on device.*goes on where it stopped"):
+        download.download("mvdream", tmp_path)
+    monkeypatch.setattr(download, "_write", write)
+    parts = [name for name in files_in(tmp_path) if name.endswith(".part")]
+    assert len(parts) == 1
+    begun = (tmp_path / parts[0]).stat().st_size
+    hub.asked.clear()
+    assert_whole(download.download("mvdream", tmp_path))
+    assert hub.large_gets()[0] == f"bytes={begun}-" and begun > 0
+
+
+def test_a_place_that_is_a_file_is_a_sentence(hub, tmp_path):
+    (tmp_path / "models").write_text("in the way")
+    with pytest.raises(RuntimeError, match=r"Can't write .*--models-dir"):
+        download.download("mvdream", tmp_path / "models")
+
+
+def test_what_the_caller_raises_ends_it_and_keeps_the_part(hub, tmp_path):
+    def stop(here, total):
+        if here > 30_000:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        download.download("mvdream", tmp_path, stop)
+    left = [name for name in files_in(tmp_path) if "safetensors" in name]
+    assert left and all(name.endswith(".part") for name in left)
+
+
+def test_lgm_is_one_file(hub, tmp_path, capsys):
+    assert cli.main(["download", "lgm", "--models-dir", str(tmp_path)]) == 0
+    assert files_in(tmp_path) == {"model_fp16_fixrot.safetensors"}
+    assert "is complete" in capsys.readouterr().out
+
+
+def test_an_unknown_name_is_refused(tmp_path, capsys):
+    with pytest.raises(ValueError, match="mvdream, imagedream, lgm"):
+        download.download("sora", tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["download", "sora"])
+    assert stop.value.code == 2
+
+
+def test_the_command_knows_all_names():
+    assert cli.DOWNLOADS == download.NAMES
+
+
+def test_downloads_go_where_they_are_looked_for(monkeypatch, hub, tmp_path):
+    """Whatever the surroundings: no settings, LGM_MODELS_DIR, inside ComfyUI."""
+    comfy = tmp_path / "ComfyUI" / "models" / "lgm"
+    bundled = folders.BUNDLED
+    for surroundings in ([bundled], [tmp_path / "mine", bundled], [bundled, comfy]):
+        first = surroundings[0]
+        monkeypatch.setenv("LGM_MODELS_DIR", "" if first == bundled else str(first))
+        for module in (download, folders):
+            monkeypatch.setattr(
+                module, "model_folders", lambda extra=(), s=surroundings: [*extra, *s]
+            )
+        place = download.default_place("mvdream")
+        assert place in folders.search_places()
+        assert place != bundled and download.default_place("lgm") != bundled
+    assert download.default_place("mvdream") == comfy.parent / "diffusers"
+    assert download.default_place("lgm") == comfy
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="rights don't bind this user")
+def test_a_closed_folder_is_a_sentence(hub, tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(RuntimeError, match="Permission denied"):
+        download.download("mvdream", tmp_path)
