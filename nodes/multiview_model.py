@@ -26,6 +26,8 @@ import comfy.utils
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor, nn
+from torch.nn import LayerNorm as TorchLayerNorm
+from torch.nn import Linear as TorchLinear
 
 from ..lgm.multiview.conditioning import VIEWS, per_frame
 from ..lgm.multiview.unet import Resampler, UNet
@@ -139,11 +141,11 @@ def resampler(context_dim: int, tokens: int, dtype, device, operations) -> Resam
     def exchange(module: nn.Module) -> None:
         for name, child in module.named_children():
             match child:
-                case nn.Linear():
+                case TorchLinear():
                     bias = child.bias is not None
                     layer = operations.Linear(child.in_features, child.out_features, bias, **place)
                     setattr(module, name, layer)
-                case nn.LayerNorm():
+                case TorchLayerNorm():
                     layer = operations.LayerNorm(child.normalized_shape, eps=child.eps, **place)
                     setattr(module, name, layer)
                 case _:

@@ -30,6 +30,7 @@ COVERAGE = 0.1  # weight of the coverage's error, the paper's
 CONSISTENCY, STAY = 1e-3, 0.1  # weights of bent edges and of the offsets' squares, the paper's
 NEAR, FAR = 0.1, 10.0  # radii
 SEED = 0
+GPU = "cuda"  # what nvdiffrast draws on
 
 MISSING = (
     "Refining a mesh needs {what}: install nvdiffrast (github.com/NVlabs/nvdiffrast, for "
@@ -93,10 +94,11 @@ def refine(
         raise RuntimeError(reason)
     check, progress = check or (lambda: None), progress or (lambda part: None)
     # ComfyUI runs nodes in inference mode, whose tensors autograd refuses: clones are free of it.
+    device = gaussians.device if gaussians.device.type == GPU else torch.device(GPU)
     with torch.inference_mode(False), torch.enable_grad():
-        fitted = _cloned(mesh).to("cuda")
+        fitted = _cloned(mesh).to(device)
         splat = Gaussians(**{k: v.detach().clone() for k, v in gaussians.tensors().items()})
-        return _fit(fitted, splat.to("cuda"), steps, check, progress).to(mesh.device)
+        return _fit(fitted, splat.to(device), steps, check, progress).to(mesh.device)
 
 
 def _cloned(mesh: Mesh) -> Mesh:
@@ -121,7 +123,7 @@ def _fit(mesh: Mesh, gaussians: Gaussians, steps: int, check: Check, progress) -
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: 0.5 + 0.5 * math.cos(math.pi * step / steps)
     )
-    context = dr.RasterizeCudaContext()
+    context = dr.RasterizeCudaContext(places.device)
     for step, poses in enumerate(_poses(steps)):
         check()
         with torch.no_grad():

@@ -20,6 +20,7 @@ KEYWORDS = {  # of an Input, by its type on the wire
     "COLOR": {"display_name", "optional", "tooltip", "socketless", "default", "advanced"},
     "COMFY_DYNAMICCOMBO_V3": {*COMMON, "options"},
 }
+WIRE = {"dynamic_prompts": "dynamicPrompts"}  # names that /object_info spells otherwise
 OUTPUT_KEYWORDS = {"display_name", "tooltip", "is_output_list"}
 SCHEMA_KEYWORDS = {
     "node_id", "display_name", "category", "description", "search_aliases", "inputs", "outputs",
@@ -40,7 +41,7 @@ class _Input:
 
     def info(self) -> list:
         """The entry of this input in /object_info."""
-        options = {k: v for k, v in self.options.items() if k != "optional"}
+        options = {WIRE.get(k, k): v for k, v in self.options.items() if k != "optional"}
         if self.io_type == "COMFY_DYNAMICCOMBO_V3":
             options["options"] = [
                 {"key": option.key, "inputs": _inputs_info(option.inputs)}
