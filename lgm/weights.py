@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -175,6 +175,14 @@ def _empty_model(path: Path, shapes: dict[str, tuple[int, ...]]) -> LGM:
         raise ValueError(f"{path}: {error}") from error
     with torch.device("meta"):
         model = LGM(PRESETS[name])
+    check_layout(path, model, shapes, f"LGM {name!r}")
+    return model
+
+
+def check_layout(
+    path: Path, model: torch.nn.Module, shapes: Mapping[str, tuple[int, ...]], what: str
+) -> None:
+    """Raise ValueError unless a file with these shapes holds exactly the model's tensors."""
     expected = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
     problems = (
         [f"{key} is missing" for key in expected.keys() - shapes.keys()]
@@ -188,10 +196,9 @@ def _empty_model(path: Path, shapes: dict[str, tuple[int, ...]]) -> LGM:
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise ValueError(
-            f"{path} must hold exactly the tensors of LGM {name!r}, but "
+            f"{path} must hold exactly the tensors of {what}, but "
             f"{'; '.join(sorted(problems)[:3])}{more}."
         )
-    return model
 
 
 def is_legacy(path: Path) -> bool:

@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ..weights import refuse_pickle
+from ..weights import check_layout, refuse_pickle
 from .unet import UNet
 
 CONFIG = "config.json"
@@ -210,20 +210,5 @@ def _empty_network(
             f"The configuration of {file} is not a multi-view U-Net's ({error}): download "
             f"{CONFIG} again."
         ) from error
-    expected = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-    problems = (
-        [f"{key} is missing" for key in expected.keys() - shapes.keys()]
-        + [f"{key} is unknown" for key in shapes.keys() - expected.keys()]
-        + [
-            f"{key} is {list(shapes[key])} instead of {list(expected[key])}"
-            for key in expected.keys() & shapes.keys()
-            if shapes[key] != expected[key]
-        ]
-    )
-    if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise ValueError(
-            f"{file} must hold exactly the tensors of its multi-view U-Net, but "
-            f"{'; '.join(sorted(problems)[:3])}{more}."
-        )
+    check_layout(file, model, shapes, "its multi-view U-Net")
     return model
