@@ -33,6 +33,7 @@ LEAST_RESOLUTION = 16
 VIEWS = 48
 PIXELS = 2  # per voxel
 MAX_SIZE = 1024  # pixels on a side
+FEW_THREADS = 4
 FIRST_AZIMUTH = 77.0  # degrees; then no camera stands in a plane of two axes
 FOVY = 40.0  # degrees
 REACH = 1.05  # of the splat's radius: what lies further out is no part of the object
@@ -124,15 +125,21 @@ def check_resolution(resolution: int) -> None:
 
 @contextmanager
 def threads(count: int) -> Iterator[int]:
-    """Torch's threads on the CPU; gives their number before. With several, the many small steps
+    """Torch's threads on the CPU; gives how many to draw with. With several, the many small steps
     here wait for each other ten times as long as they work, if the CPU is busy.
     """
-    before = torch.get_num_threads()
+    before, drawing = torch.get_num_threads(), drawing_threads()
     torch.set_num_threads(count)
     try:
-        yield before
+        yield drawing
     finally:
         torch.set_num_threads(before)
+
+
+def drawing_threads() -> int:
+    """Of few threads, one that another program holds up holds up all: then one is steadier."""
+    count = torch.get_num_threads()
+    return count if count > FEW_THREADS else 1
 
 
 def in_unit_ball(gaussians: Gaussians, check: Check) -> tuple[Gaussians, Tensor, float]:

@@ -21,6 +21,7 @@ from ..gaussians import Gaussians
 from ..render import interruptible, render
 from .clean import vertex_normals
 from .draw import covered, interpolate, sample, visibility
+from .fuse import drawing_threads, threads
 from .merge import merged
 from .record import Mesh
 
@@ -117,7 +118,8 @@ def bake(
     if not len(texel):
         raise ValueError(f"No texel of {size} x {size} lies on the mesh: choose a larger texture.")
     pixels = max(size // 2, LEAST_PIXELS)
-    colors = project(mesh, surface, gaussians, pixels, views, inputs, check, progress)
+    with threads(drawing_threads()):
+        colors = project(mesh, surface, gaussians, pixels, views, inputs, check, progress)
     texture = colors.new_zeros(size * size, 3)
     texture[texel] = colors
     known = torch.zeros(size * size, dtype=torch.bool, device=texture.device)
@@ -137,7 +139,9 @@ def vertex_colors(
     place, mesh = mesh.device, mesh.to(gaussians.device)
     surface = Surface(mesh.vertices, normals_of(mesh))
     pixels = min(max(int(2 * len(mesh.vertices) ** 0.5), LEAST_PIXELS), MOST_PIXELS)
-    return project(mesh, surface, gaussians, pixels, views, inputs, check, progress).to(place)
+    with threads(drawing_threads()):
+        colors = project(mesh, surface, gaussians, pixels, views, inputs, check, progress)
+    return colors.to(place)
 
 
 def texels(mesh: Mesh, size: int) -> tuple[Tensor, Surface]:
