@@ -24,7 +24,7 @@ from torch import Tensor
 from ..cameras import focal_length, orbit_poses
 from ..clean import extent
 from ..gaussians import Gaussians
-from ..render import interruptible, render
+from ..render import backend_for, interruptible, render
 from ..render.projection import MIN_ALPHA, rotation_matrices
 from .merge import merged
 from .surface_nets import surface_nets
@@ -137,9 +137,12 @@ def threads(count: int) -> Iterator[int]:
 
 
 def drawing_threads() -> int:
-    """Of few threads, one that another program holds up holds up all: then one is steadier."""
+    """Torch draws in many small steps, too: of few threads, one that another program holds up holds
+    up all, and one alone is steadier. numba's threads don't wait so.
+    """
     count = torch.get_num_threads()
-    return count if count > FEW_THREADS else 1
+    by_torch = backend_for("auto", torch.device("cpu")) == "torch"
+    return 1 if by_torch and count <= FEW_THREADS else count
 
 
 def in_unit_ball(gaussians: Gaussians, check: Check) -> tuple[Gaussians, Tensor, float]:
