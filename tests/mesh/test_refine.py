@@ -1,20 +1,25 @@
 import importlib.util
+import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import trimesh
 
-from lgm.cameras import orbit_poses
+from lgm.cameras import FOVY, focal_length, orbit_poses
 from lgm.gaussians import Gaussians, concatenate
 from lgm.mesh import Mesh, refine
 from lgm.mesh.draw import draw_mesh
+from lgm.mesh.texture import bake
 from lgm.mesh.unwrap import unwrapped
 from lgm.render import render
 
 needs_nvdiffrast = pytest.mark.skipif(
     bool(refine.why_not()), reason="needs an NVIDIA GPU and nvdiffrast"
 )
+
+DISTANCE = 2.0  # of the cameras here
 
 
 def ball(radius: float, size: int = 128) -> Mesh:
@@ -41,24 +46,45 @@ def red_and_blue(radius: float = 0.6, count: int = 20_000) -> Gaussians:
     )
 
 
+def poses() -> torch.Tensor:
+    return orbit_poses([10.0, 130.0, 250.0], torch.tensor([-60.0, 0.0, 60.0]), DISTANCE)
+
+
 def error(mesh: Mesh, splat: Gaussians) -> float:
-    poses = orbit_poses([10.0, 130.0, 250.0], torch.tensor([-60.0, 0.0, 60.0]), 2.0)
-    wanted = render(splat, poses, 128).images[0]
-    return (draw_mesh(mesh, poses, 128)[0] - wanted).square().mean().item()
+    wanted = render(splat, poses(), 128).images[0]
+    return (draw_mesh(mesh, poses(), 128)[0] - wanted).square().mean().item()
+
+
+def outline(splat: Gaussians, size: int) -> float:
+    """Radius of the ball that covers as much of pictures with so many pixels as the splat does."""
+    covered = render(splat, poses(), size).alphas[0].sum((1, 2, 3)).mean().item()
+    tangent = math.sqrt(covered / math.pi) / focal_length(size, FOVY)
+    return DISTANCE * tangent / math.sqrt(1 + tangent**2)
+
+
+def test_a_baked_ball_of_the_outline_s_radius_is_the_best():
+    splat, best = red_and_blue(), outline(red_and_blue(), 128)
+    assert 0.62 < best < 0.64  # three of the Gaussians' scales outside of their centers
+    errors = {}
+    for radius in (best - 0.01, best, best + 0.01):
+        mesh = ball(radius)
+        errors[radius] = error(replace(mesh, texture=bake(mesh, splat, 128, views=16)), splat)
+    assert min(errors, key=errors.get) == best
+    assert errors[best] < 0.02 * error(ball(best - 0.02), splat)
 
 
 @needs_nvdiffrast
 @pytest.mark.parametrize("inference", [False, True])
 def test_a_gray_ball_too_small_grows_and_takes_the_colors(inference):
-    splat, mesh = red_and_blue(), ball(0.59)  # a few times as far off as extracted meshes are
+    wanted = outline(red_and_blue(), refine.SIZE)
+    start = wanted - 0.015  # about as far as 300 steps move a vertex
+    splat, mesh = red_and_blue(), ball(start)
     with torch.inference_mode(inference):
         refined = refine.refine(mesh, splat, steps=300)
     assert torch.equal(refined.faces, mesh.faces) and torch.equal(refined.uvs, mesh.uvs)
     radii = refined.vertices.norm(dim=-1)
-    wanted = 0.6 + 0.01  # about a standard deviation outside of the centers
-    assert abs(radii.mean().item() - wanted) < 0.4 * (wanted - 0.59)
-    # What stays is mostly the border between the colors, which a texel of 128 x 128 blurs.
-    assert error(refined, splat) < 0.15 * error(mesh, splat)
+    assert abs(radii.mean().item() - wanted) < 0.4 * (wanted - start)
+    assert error(refined, splat) < 0.1 * error(mesh, splat)
     outward = torch.nn.functional.normalize(refined.vertices, dim=-1)
     assert (outward * refined.normals).sum(-1).min() > 0.8
 
