@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from . import norm_kernels
-from .cuda_graph import cudnn_benchmark
+from .cuda_graph import cudnn_benchmark, side_stream
 from .fused_norm import channels_last
 from .unet import Conv2d, GroupNorm
 
@@ -135,7 +135,7 @@ def transposed_weight(weight: Tensor) -> Tensor:
 
 def _microseconds(function: Callable[[], Tensor], repeats: int = 10) -> float:
     """Device time of one call without launch gaps; infinite where the function can't run."""
-    stream = torch.cuda.Stream()
+    stream = side_stream(torch.device("cuda", torch.cuda.current_device()))
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream), cudnn_benchmark(), warnings.catch_warnings():
         warnings.simplefilter(

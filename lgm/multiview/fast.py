@@ -71,8 +71,11 @@ def denoise(unet: UNet, sample: Tensor, timestep: Tensor, constants: Constants) 
 
 
 def release(unet: UNet) -> None:
-    """Free the graphs and rearranged weights of a network, e.g. when it leaves the GPU."""
-    _denoisers.pop(unet, None)
+    """Free the graphs and rearranged weights of a network, e.g. when it leaves the GPU. What was
+    measured to find the fastest ways is kept for its return.
+    """
+    if unet in _denoisers:
+        _denoisers[unet].release()
 
 
 class FastDenoiser:
@@ -86,6 +89,7 @@ class FastDenoiser:
         self._timestep = torch.empty(0)
         self._plan: FastUNet | None = None
         self._planned_for: object = None
+        self._choices: dict[Hashable, int] | None = None
         self._graph = GraphedFunction(
             self._step, lambda: (self._state(), id(self._own), id(self._timestep))
         )
@@ -99,6 +103,10 @@ class FastDenoiser:
             self._timestep.copy_(timestep)
         return self._graph(sample)
 
+    def release(self) -> None:
+        self._graph.reset()
+        self._given = self._own = self._plan = None
+
     def _take(self, constants: Constants) -> None:
         """Copy the constants to where the graph reads them, or begin anew if they don't fit."""
         if self._own is None or _layout(self._own) != _layout(constants):
@@ -109,8 +117,8 @@ class FastDenoiser:
 
     def _step(self, sample: Tensor) -> Tensor:
         if self._plan is None or self._planned_for != self._state():
-            ways = None if self._plan is None else self._plan.ways.choices
-            self._plan = FastUNet(self._unet(), ways)
+            self._plan = FastUNet(self._unet(), self._choices)
+            self._choices = self._plan.ways.choices
             self._planned_for = self._state()
         return self._plan(sample, self._timestep, self._own)
 

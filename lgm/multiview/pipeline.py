@@ -38,7 +38,7 @@ from .conditioning import (
     tokenize,
 )
 from .model import MultiViewUNet
-from .sampling import Conditions, guess_clean, predict_noise, prepare
+from .sampling import Conditions, guess_clean, predict_noise, prepare, release
 
 STEPS = 30
 TEXT_GUIDANCE, IMAGE_GUIDANCE = 7.5, 5.0  # LGM's choices for MVDream and ImageDream
@@ -158,8 +158,11 @@ class MultiViewPipeline(DiffusionPipeline):
             return
         if self._resident is not None:
             # The weights at rest were kept: dropping the copies is faster than moving them back.
-            for store, key, tensor in self._resident[1]:
+            left, slots = self._resident
+            for store, key, tensor in slots:
                 store[key] = tensor
+            if left == "unet":
+                release(self.unet)
             self._resident = None
         if name is not None:
             slots = _tensor_slots(getattr(self, name))
@@ -313,6 +316,7 @@ class MultiViewPipeline(DiffusionPipeline):
                     f"{self._execution_device} has free: close other programs, call "
                     "enable_model_cpu_offload, or choose a smaller size."
                 ) from error
+        release(self.unet)  # graphs of earlier calls hold memory, too
         torch.cuda.empty_cache()
         log.warning("Not enough GPU memory for %d objects at once: in two parts.", len(noise))
         for g, state in zip(generators, states, strict=True):

@@ -6,6 +6,7 @@ Axes: N objects, F frames (4, or 5 with a picture), h w latent pixels.
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
@@ -81,6 +82,12 @@ def _denoiser(unet: UNet, sample: Tensor) -> Callable[..., Tensor]:
         if fast.can_run(unet, sample):
             return functools.partial(fast.denoise, unet)
     return unet.denoise
+
+
+def release(unet: UNet) -> None:
+    """Free what the fused network keeps on the GPU beside the weights, if it has run."""
+    if fast := sys.modules.get(f"{__package__}.fast"):
+        fast.release(unet)
 
 
 def guess_clean(

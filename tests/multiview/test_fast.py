@@ -190,5 +190,22 @@ def test_on_a_gpu_in_half_precision(kind):
         assert ((found - expected).norm() / expected.norm()).item() < 5e-3
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_a_released_network_keeps_nothing_on_the_gpu_and_comes_back():
+    unet = random_unet(model_channels=128, num_head_channels=64, ip_dim=0).half().cuda()
+    given, sample, timestep = inputs(2, 4, False)
+    given = {k: v.half().cuda() if torch.is_tensor(v) else v for k, v in given.items()}
+    sample, timestep = sample.half().cuda(), timestep.cuda()
+    constants = unet.prepare(**given)
+    results, left = [], []
+    for _ in range(4):
+        results.append(fast.denoise(unet, sample, timestep, constants))
+        fast.release(unet)
+        gc.collect()
+        left.append(torch.cuda.memory_allocated())
+    assert all(torch.equal(results[0], again) for again in results[1:])
+    assert left[-1] - left[0] == 3 * results[0].untyped_storage().nbytes()
+
+
 if __name__ == "__main__":
     print(json.dumps(kernel_errors()))
