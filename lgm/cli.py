@@ -106,6 +106,12 @@ def build_parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("generate", help="a picture or a prompt to a splat and a mesh")
     command.add_argument("--image", type=Path, metavar="FILE", help="the object, from its front")
+    command.add_argument(
+        "--mask",
+        type=Path,
+        metavar="FILE",
+        help="a picture that is white where the object is; wins over alpha and --matte",
+    )
     command.add_argument("--prompt", metavar="TEXT", help="what to make; or a word on the picture")
     command.add_argument("--out", type=Path, required=True, metavar="DIR")
     command.add_argument(
@@ -130,8 +136,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--matte",
         choices=("auto", "none", "rembg"),
         default="auto",
-        help="background removal: auto keeps alpha, else removes a flat background, else asks "
-        "rembg if it is ready",
+        help="background removal, of the picture, or of the views that a prompt alone makes: auto "
+        "keeps alpha, else removes a flat background, else asks rembg if it is ready",
     )
     command.add_argument(
         "--multiview",
@@ -145,18 +151,25 @@ def build_parser() -> argparse.ArgumentParser:
         "--mesh",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="also mesh.glb, and index.html, which shows it",
+        help="also mesh.glb",
     )
     _add_model_options(command)
     command.set_defaults(run=run_generate, parser=command)
 
     command = commands.add_parser("download", help="fetch a released model from Hugging Face")
     command.add_argument("name", choices=DOWNLOADS, metavar="NAME", help=", ".join(DOWNLOADS))
-    command.add_argument(
+    places = command.add_mutually_exclusive_group()
+    places.add_argument(
         "--models-dir",
         type=Path,
         metavar="DIR",
         help="where to; default LGM_MODELS_DIR, else ComfyUI's models, else ~/.cache/lgm",
+    )
+    places.add_argument(
+        "--comfyui",
+        type=Path,
+        metavar="DIR",
+        help="ComfyUI's folder: fetch what its own loaders need, named as in our workflows",
     )
     command.add_argument("--quiet", action="store_true", help="no progress bar")
     command.set_defaults(run=run_download)
@@ -319,8 +332,10 @@ def run_demo(options: argparse.Namespace) -> None:
 def run_generate(options: argparse.Namespace) -> None:
     if options.image is None and not (options.prompt or "").strip():
         options.parser.error("give --image FILE or --prompt TEXT")
+    if options.mask and not options.image:
+        options.parser.error("--mask says what is object in --image FILE: give that, too")
     from .outputs import check_writable, staged_folder
-    from .pipeline import Stages, write_results
+    from .pipeline import Stages, check_matte, write_results
     from .weights import find_model
 
     # What can be known to fail fails before the minutes of work.
@@ -328,6 +343,8 @@ def run_generate(options: argparse.Namespace) -> None:
     folder = multiview_folder(options)
     find_model(options.model, _places(options))
     device = pick_device(options.device)
+    if options.image is None:
+        check_matte(options.matte)
     stages = Stages()
     views = make_views(folder, device, stages, options)
     with stages.stage("load LGM"):
@@ -345,7 +362,7 @@ def run_generate(options: argparse.Namespace) -> None:
         )
     if not options.quiet:
         print(stages.table())
-        print(f"Open {options.out / ('index.html' if options.mesh else 'turntable.mp4')}")
+        print(f"Open {options.out / 'index.html'}")
 
 
 def multiview_folder(options: argparse.Namespace) -> Path:
@@ -373,19 +390,16 @@ def multiview_folder(options: argparse.Namespace) -> Path:
 def make_views(folder: Path, device: str, stages, options: argparse.Namespace):
     """Four views [4, 3, 256, 256] by the multi-view model, which is gone afterwards: LGM needs the
     room."""
-    from .pipeline import NEGATIVE_PROMPT, PICTURE_SIDE, object_picture
-    from .preprocess import load_image
+    from .pipeline import NEGATIVE_PROMPT, kept_backgrounds, views_on_white
 
     picture = None
     if options.image is not None:
         with stages.stage("cut out the object"):
-            picture = object_picture(
-                load_image(options.image, longest=PICTURE_SIDE), matte=options.matte
-            )
+            picture = read_picture(options)
     with stages.stage("load the multi-view model"):
         multiview = load_multiview(folder, device, options)
     with stages.stage("make four views"), step_bar(options) as on_step:
-        return multiview(
+        views = multiview(
             options.prompt or "",
             picture,
             negative_prompt=NEGATIVE_PROMPT if options.negative is None else options.negative,
@@ -395,6 +409,23 @@ def make_views(folder: Path, device: str, stages, options: argparse.Namespace):
             seed=options.seed,
             on_step=on_step,
         ).views[0]
+    if picture is not None:
+        return views
+    with stages.stage("cut out the views"):
+        views, cut = views_on_white(views, options.matte)
+    if kept := kept_backgrounds(cut, options.matte):
+        logging.warning("%s.", kept)
+    return views
+
+
+def read_picture(options: argparse.Namespace):
+    """The object in --image, [3, S, S] on white."""
+    from .pipeline import PICTURE_SIDE, load_mask, object_picture
+    from .preprocess import load_image
+
+    rgba = load_image(options.image, longest=PICTURE_SIDE)
+    mask = load_mask(options.mask, *rgba.shape[1:]) if options.mask else None
+    return object_picture(rgba, mask, options.matte)
 
 
 def load_multiview(folder: Path, device: str, options: argparse.Namespace):
@@ -431,7 +462,7 @@ def step_bar(options: argparse.Namespace):
 
 
 def run_download(options: argparse.Namespace) -> None:
-    from .download import download
+    from .download import download, download_native
 
     bar = progress(None, options, "B", 1, unit_scale=True, unit_divisor=1000)
 
@@ -440,9 +471,12 @@ def run_download(options: argparse.Namespace) -> None:
         bar.update(here - bar.n)
 
     with bar:
-        place = download(options.name, options.models_dir, on_bytes)
+        if options.comfyui:
+            places = download_native(options.name, options.comfyui, on_bytes)
+        else:
+            places = [download(options.name, options.models_dir, on_bytes)]
     if not options.quiet:
-        print(f"{place} is complete.")
+        print("\n".join(f"{place} is complete." for place in places))
 
 
 def run_reconstruct(options: argparse.Namespace) -> int:

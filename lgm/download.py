@@ -21,11 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urljoin, urlsplit
 
-from .multiview.folders import RELEASES, own_folder
-from .weights import HUB_REPOSITORY, RELEASED, model_folders
+from .multiview.folders import LGM, RELEASES, native_files, own_folder
+from .weights import FIXED_NAME, HUB_REPOSITORY, model_folders
 
 ENDPOINT = "https://huggingface.co"  # or that in HF_ENDPOINT
-LGM = "lgm"
 NAMES = (*RELEASES, LGM)
 PART = ".part"
 BLOCK = 1 << 20
@@ -33,6 +32,7 @@ TIMEOUT = 30  # seconds without an answer
 ATTEMPTS = 5  # in a row in which nothing comes
 REDIRECTS = (301, 302, 303, 307, 308)
 BROKEN = (OSError, http.client.HTTPException)  # of a connection; URLError is an OSError
+COMFYUI_FOLDERS = ("checkpoints", "diffusion_models", "unet", "vae")  # one is in any models folder
 SLACK = 64 << 20  # bytes that stay free on the disk
 
 OnBytes = Callable[[int, int], None]
@@ -88,7 +88,7 @@ def download(name: str, models_dir: Path | None = None, on_bytes: OnBytes | None
         raise ValueError(f"A download needs one of {', '.join(NAMES)}, got {name!r}.")
     place = Path(models_dir) if models_dir else default_place(name)
     if name == LGM:
-        repository, root, files = HUB_REPOSITORY, place, [RELEASED["lgm_fixrot_fp16"]]
+        repository, root, files = HUB_REPOSITORY, place, [FIXED_NAME]
     else:
         release = RELEASES[name]
         repository, root, files = release.repository, place / release.folder, release.files
@@ -96,22 +96,58 @@ def download(name: str, models_dir: Path | None = None, on_bytes: OnBytes | None
         f"get {_listed(files)} from {ENDPOINT}/{repository}/tree/main with another program or "
         f"computer, and put {'them' if len(files) > 1 else 'it'} into {root}"
     )
-    remotes = [_ask(f"{endpoint()}/{repository}/resolve/main/", f, root, by_hand) for f in files]
-    total = sum(remote.size for remote in remotes)
-    _check_room(root, total - sum(remote.bytes_here() for remote in remotes))
-    before = 0
+    _fetch_all([_ask(repository, file, root / file, by_hand) for file in files], on_bytes, by_hand)
+    return root if name in RELEASES else root / files[0]
+
+
+def download_native(name: str, comfyui: Path, on_bytes: OnBytes | None = None) -> list[Path]:
+    """Fetch what ComfyUI's own loaders need for `mvdream`, `imagedream` or `lgm`; what is whole
+    already stays.
+
+    Args:
+        comfyui: its folder, or its models folder.
+
+    Returns:
+        The files, under the names that the example workflows choose.
+
+    Raises:
+        ValueError: there is no such model, or this is not ComfyUI.
+        RuntimeError: as `download`, or something else is there under such a name.
+    """
+    if name not in NAMES:
+        raise ValueError(f"A download needs one of {', '.join(NAMES)}, got {name!r}.")
+    models = comfyui_models(comfyui)
+    files = native_files(name)
+    paths = [models / file.directory / file.name for file in files]
+    listed = ", ".join(f"{f.url} as {f.directory}/{f.name}" for f in files)
+    by_hand = f"with another program or computer, get into {models}: {listed}"
+    remotes = [
+        _ask(file.repository, file.file, path, by_hand)
+        for file, path in zip(files, paths, strict=True)
+    ]
     for remote in remotes:
-        start = before
+        if remote.path.exists() and not remote.is_here:
+            raise RuntimeError(
+                f"{remote.path} must be the released file of {remote.size:,} bytes, but something "
+                "else is there: move that away, or give it another name."
+            )
+    _fetch_all(remotes, on_bytes, by_hand)
+    return paths
 
-        def report(here: int, start: int = start) -> None:
-            if on_bytes is not None:
-                on_bytes(start + here, total)
 
-        if not remote.is_here:
-            _fetch(remote, report, by_hand)
-        before += remote.size
-        report(remote.size)
-    return root if name in RELEASES else remotes[0].path
+def comfyui_models(folder: Path) -> Path:
+    """ComfyUI's models folder, from this or from ComfyUI's own.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    for models in (Path(folder) / "models", Path(folder)):
+        if any((models / name).is_dir() for name in COMFYUI_FOLDERS):
+            return models
+    raise ValueError(
+        f"ComfyUI's folder or its models folder is needed, but {folder} has none of the folders "
+        f"{', '.join(COMFYUI_FOLDERS)}: give the one that ComfyUI uses."
+    )
 
 
 def default_place(name: str) -> Path:
@@ -131,9 +167,9 @@ def endpoint() -> str:
 # What the hub has ---------------------------------------------------------------------------------
 
 
-def _ask(base: str, name: str, root: Path, by_hand: str) -> Remote:
-    """What the hub says of a file."""
-    url = base + quote(name)
+def _ask(repository: str, file: str, path: Path, by_hand: str) -> Remote:
+    """What the hub says of a file, which is to become `path`."""
+    url = f"{endpoint()}/{repository}/resolve/main/{quote(file)}"
     try:
         with _open(url, "HEAD") as answer:
             headers = answer.headers
@@ -150,7 +186,7 @@ def _ask(base: str, name: str, root: Path, by_hand: str) -> Remote:
             f"{url} must be announced with its size and hash, so that it can be checked, but has "
             f"size {size or 'unknown'} and hash {digest or 'unknown'}: {by_hand}."
         )
-    return Remote(url, root / name, int(size), digest)
+    return Remote(url, path, int(size), digest)
 
 
 def _refused(error: urllib.error.HTTPError, url: str, by_hand: str) -> RuntimeError:
@@ -192,6 +228,24 @@ def _open(url: str, method: str = "GET", start: int = 0):
 # Fetching -----------------------------------------------------------------------------------------
 
 
+def _fetch_all(remotes: list[Remote], on_bytes: OnBytes | None, by_hand: str) -> None:
+    total = sum(remote.size for remote in remotes)
+    missing = total - sum(remote.bytes_here() for remote in remotes)
+    _check_room(Path(os.path.commonpath([remote.path.parent for remote in remotes])), missing)
+    before = 0
+    for remote in remotes:
+        start = before
+
+        def report(here: int, start: int = start) -> None:
+            if on_bytes is not None:
+                on_bytes(start + here, total)
+
+        if not remote.is_here:
+            _fetch(remote, report, by_hand)
+        before += remote.size
+        report(remote.size)
+
+
 def _fetch(remote: Remote, report: Callable[[int], None], by_hand: str) -> None:
     """Bring one file; it gets its name when it is whole."""
     url, failures = remote.url, 0
@@ -211,7 +265,7 @@ def _fetch(remote: Remote, report: Callable[[int], None], by_hand: str) -> None:
             reason = f"{error.code} {error.reason}"
         except _Disk as error:
             raise RuntimeError(
-                f"Can't write {remote.part}: {error}; make room or choose another --models-dir, "
+                f"Can't write {remote.part}: {error}; make room or choose another folder, "
                 "and run it again: it goes on where it stopped."
             ) from error
         except BROKEN as error:
@@ -296,7 +350,7 @@ def _check_room(root: Path, needed: int) -> None:
     if needed and free < needed + SLACK:
         raise RuntimeError(
             f"{root} needs room for {needed / 1e9:.2f} GB more, but has {free / 1e9:.2f} GB free: "
-            "make room or choose another --models-dir."
+            "make room or choose another folder."
         )
 
 

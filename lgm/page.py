@@ -9,7 +9,9 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-TEMPLATE = Path(__file__).with_name("assets") / "page.html"
+ASSETS = Path(__file__).with_name("assets")
+FURTHER = " Further down, they have become a mesh."
+MESH_FILE = '<li><a href="mesh.glb" download="mesh.glb">mesh.glb</a></li>'
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,19 @@ class DemoMesh:
     azimuth: float  # degrees, of the camera that took the picture
     elevation: float
 
+    def html(self) -> str:
+        return _filled(
+            "mesh.html",
+            glb=base64.b64encode(self.glb).decode(),
+            faces=f"{self.face_count:,}",
+            megabytes=f"{len(self.glb) / 1e6:.1f}",
+            texture_size=f"{self.texture_size:,}",
+            picture=_data_url(self.picture, "image/jpeg"),
+            views=_figures(self.views),
+            azimuth=self.azimuth,
+            elevation=self.elevation,
+        )
+
 
 @dataclass(frozen=True)
 class DemoPage:
@@ -37,14 +52,14 @@ class DemoPage:
     sprite_frames: int
     sprite_columns: int
     turntable: bytes  # MP4
-    mesh: DemoMesh
+    mesh: DemoMesh | None
     seconds: Mapping[str, float]  # stage -> wall-clock time
     credits: str = ""
 
     def html(self) -> str:
-        mesh = self.mesh
         total = {**self.seconds, "total": sum(self.seconds.values())}
-        return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+        return _filled(
+            "page.html",
             title=escape(self.title),
             gaussian_count=f"{self.gaussian_count:,}",
             views=_figures(self.views),
@@ -53,20 +68,19 @@ class DemoPage:
             sprite_frames=self.sprite_frames,
             sprite_columns=self.sprite_columns,
             turntable=_data_url(self.turntable, "video/mp4"),
-            mesh=base64.b64encode(mesh.glb).decode(),
-            mesh_faces=f"{mesh.face_count:,}",
-            mesh_size=f"{len(mesh.glb) / 1e6:.1f}",
-            texture_size=f"{mesh.texture_size:,}",
-            mesh_picture=_data_url(mesh.picture, "image/jpeg"),
-            mesh_views=_figures(mesh.views),
-            azimuth=mesh.azimuth,
-            elevation=mesh.elevation,
+            further=FURTHER if self.mesh else "",
+            mesh_file=MESH_FILE if self.mesh else "",
+            mesh=self.mesh.html() if self.mesh else "",
             seconds="".join(
                 f"<tr><td>{escape(name)}</td><td>{seconds:.2f} s</td></tr>"
                 for name, seconds in total.items()
             ),
             credits=escape(self.credits),
         )
+
+
+def _filled(name: str, **values: object) -> str:
+    return Template((ASSETS / name).read_text(encoding="utf-8")).substitute(values)
 
 
 def _figures(pictures: Mapping[str, bytes]) -> str:

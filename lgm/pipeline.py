@@ -25,8 +25,12 @@ from .preprocess import (
     cut_out,
     flat_background_color,
     has_alpha,
+    key_flat_background,
+    load_image,
     load_views,
     recenter,
+    rembg_alpha,
+    resize_area,
     resize_rgba,
     square,
 )
@@ -44,6 +48,7 @@ NOVEL_CAPTIONS = tuple(f"{azimuth}°, {elevation}° up" for azimuth, elevation i
 VIEW_CAPTIONS = ("0°, front", "90°, its own left", "180°, back", "270°, its own right")
 DEMO_SIZE, DEMO_FRAMES = 384, 96  # pixels; 3.2 s at 30 frames a second
 DEMO_MESH = {"faces": 20_000, "texture_size": 1024, "resolution": 160, "views": 24}  # for 1 MB
+ROUNDING = 0.02  # of a mask's aspect ratio, when it has other pixels than its picture
 PICTURE_SIDE = 1024  # pixels; larger pictures are averaged down to at least this
 NEGATIVE_PROMPT = (
     "ugly, blurry, pixelated obscure, unnatural colors, poor lighting, dull, unclear, cropped, "
@@ -127,18 +132,101 @@ def object_picture(
         ValueError: nothing but background, or a background that nothing here can tell.
     """
     if mask is not None:
-        rgba = torch.cat([rgba[:3], rgba[3:] * mask])
+        rgba = torch.cat([rgba[:3], mask])
     rgba = _of_moderate_size(rgba)
+    nothing = "its mask or alpha leaves nothing: check the mask, or turn it around."
     if mask is None and (matte == "rembg" or not has_alpha(rgba)):
+        nothing = "shows nothing in front of its background: give one that shows more."
         rgba = _without_background(rgba, matte)
-    if (rgba[3] > MATTE_NOISE).sum() < 4:
+    if rgba is None:
         raise ValueError(
-            "The picture needs an object, but its mask or alpha leaves nothing: check the mask, or "
-            "turn it around."
+            "A mask, alpha or an even background is needed to tell the object, but the picture's "
+            "border shows several colors: give one of these, or ask for rembg."
         )
+    if not _shows_object(rgba):
+        raise ValueError(f"The picture needs an object, but {nothing}")
     if has_alpha(rgba):
         rgba = recenter(rgba, border_ratio)
     return composite_on_white(square(rgba, max(rgba.shape[-2:])))
+
+
+def load_mask(path: str | Path, height: int, width: int) -> Tensor:
+    """The picture's mask [1, height, width], 1 where the object is, from a file of any size.
+
+    Raises:
+        ValueError: not a picture, or of another shape than the one it belongs to.
+    """
+    rgba = load_image(path, longest=PICTURE_SIDE)
+    aspect, wanted = rgba.shape[2] / rgba.shape[1], width / height
+    if abs(aspect / wanted - 1) > ROUNDING:
+        raise ValueError(
+            f"{path} needs to be as wide for its height as the picture, {wanted:.3g} : 1, but is "
+            f"{aspect:.3g} : 1: give a mask of the whole picture."
+        )
+    return resize_area(rgba[:3].mean(0, keepdim=True) * rgba[3:], height, width)
+
+
+def views_on_white(
+    views: Tensor, matte: Matte = "auto", border_ratio: float = 0.2
+) -> tuple[Tensor, int]:
+    """MVDream's views as LGM wants them: each cut out of its grayish background, in the middle, on
+    white. ImageDream, which saw a white background, needs none of this.
+
+    As in the original, except that the object is where alpha is above 0: there it is where the red
+    of the picture that rembg cut out is, which differs for colors without any red.
+
+    Args:
+        views: [4, 3, S, S].
+        matte: `auto` removes a flat background, else asks rembg if that and its network are on
+            this machine, else leaves the view alone; `none` leaves all alone; `rembg` may load its
+            network from the internet.
+
+    Returns:
+        [4, 3, S, S], and how many of them were cut out.
+
+    Raises:
+        ValueError: nothing but background.
+    """
+    if matte == "none":
+        return views, 0
+    on_white, cut = views.cpu().clone(), 0
+    for number, (view, caption) in enumerate(zip(on_white, VIEW_CAPTIONS, strict=True)):
+        rgba = _without_background(torch.cat([view, torch.ones_like(view[:1])]), matte)
+        if rgba is None:
+            continue
+        if not _shows_object(rgba):
+            raise ValueError(
+                f"Every view needs the object, but the one at {caption}, shows nothing but "
+                "background: try another seed or prompt, or keep the backgrounds with 'none'."
+            )
+        on_white[number] = composite_on_white(recenter(rgba, border_ratio))
+        cut += 1
+    return on_white.to(views.device), cut
+
+
+def kept_backgrounds(cut: int, matte: Matte) -> str:
+    """What is to be said of views of which `cut` were cut out; "" where all is as asked."""
+    kept = len(VIEW_CAPTIONS) - cut
+    if matte == "none" or not kept:
+        return ""
+    return (
+        f"{kept} of 4 views keep their background, which is not even: rembg could remove it, or "
+        "try another seed"
+    )
+
+
+def check_matte(matte: Matte) -> None:
+    """Raise now what rembg would raise after minutes of other work.
+
+    Raises:
+        RuntimeError: it is asked for, but it or its network can't be had.
+    """
+    if matte == "rembg":
+        rembg_alpha(torch.ones(3, 16, 16))
+
+
+def _shows_object(rgba: Tensor) -> bool:
+    return int((rgba[3] > MATTE_NOISE).sum()) >= 4
 
 
 def _of_moderate_size(rgba: Tensor) -> Tensor:
@@ -148,23 +236,14 @@ def _of_moderate_size(rgba: Tensor) -> Tensor:
     return resize_rgba(rgba, height // factor, width // factor) if factor > 1 else rgba
 
 
-def _without_background(rgba: Tensor, matte: Matte) -> Tensor:
-    if matte != "auto":
-        return cut_out(rgba, matte)
-    cut = cut_out(rgba)
-    if has_alpha(cut):
-        return cut
-    if flat_background_color(rgba[:3]) is not None:
-        raise ValueError(
-            "The picture needs an object, but shows nothing in front of its even background: give "
-            "one that shows more."
-        )
-    if not rembg_is_ready():
-        raise ValueError(
-            "A mask, alpha or an even background is needed to tell the object, but the picture's "
-            "border shows several colors: give one of these, or ask for rembg."
-        )
-    return cut_out(rgba, "rembg")
+def _without_background(rgba: Tensor, matte: Matte) -> Tensor | None:
+    """With what is background transparent, be it all; None where nothing here can tell."""
+    if matte == "auto" and flat_background_color(rgba[:3]) is not None:
+        keyed = key_flat_background(rgba[:3])
+        return torch.cat([rgba[:3], torch.zeros_like(rgba[3:])]) if keyed is None else keyed
+    if matte == "auto" and not rembg_is_ready():
+        return None
+    return cut_out(rgba, "rembg" if matte == "auto" else matte)
 
 
 def rembg_is_ready() -> bool:
@@ -200,8 +279,8 @@ def write_results(
 
     Args:
         views: [4, 3, H, W], or with alpha, at azimuth 0, 90, 180, 270.
-        out: an existing folder; gets splat.ply, views.png, novel.png, turntable.mp4, and with the
-            mesh mesh.glb and index.html, which shows all of these.
+        out: an existing folder; gets splat.ply, views.png, novel.png, turntable.mp4, perhaps
+            mesh.glb, and index.html, which shows all of these.
         stages: gets the time of every step.
         elevation: degrees above the horizon the views are from.
         progress: wraps an iterable, for a progress bar.
@@ -216,22 +295,13 @@ def write_results(
         novel = list(draw(gaussians, orbit_poses(*zip(*NOVEL_VIEWS, strict=True)), DEMO_SIZE))
     with stages.stage(f"render {DEMO_FRAMES} frames"):
         frames = list(progress(turntable(gaussians, DEMO_FRAMES, DEMO_SIZE, elevation=15)))
-    if with_mesh:
-        from .mesh import extract  # here, since it's slow to import
-
-        with stages.stage("extract the mesh"):
-            mesh = extract(gaussians, **DEMO_MESH)
-        with stages.stage("write, draw the mesh"):
-            glb = mesh.export(out / "mesh.glb")
-            solid = mesh_pictures(mesh, gaussians)
+    solid = write_mesh(gaussians, out / "mesh.glb", stages) if with_mesh else None
     with stages.stage("encode pictures, video"):
         shown = composite_on_white(views) if views.shape[1] == 4 else views
         movie = video.mp4(frames)
         (out / "turntable.mp4").write_bytes(movie)
         (out / "views.png").write_bytes(video.png(video.contact_sheet(shown, columns=4)))
         (out / "novel.png").write_bytes(video.png(video.contact_sheet(novel, columns=4)))
-    if not with_mesh:
-        return
     sprite = frames[::2]
     page = DemoPage(
         title=title,
@@ -242,18 +312,25 @@ def write_results(
         sprite_frames=len(sprite),
         sprite_columns=SPRITE_COLUMNS,
         turntable=movie,
-        mesh=DemoMesh(
-            glb,
-            mesh.face_count,
-            len(mesh.texture),
-            video.jpeg(solid["The mesh"]),
-            {caption: video.jpeg(picture) for caption, picture in solid.items()},
-            *MESH_CAMERA,
-        ),
+        mesh=solid,
         seconds=stages.seconds,
         credits=credits,
     )
     (out / "index.html").write_text(page.html(), encoding="utf-8")
+
+
+def write_mesh(gaussians: Gaussians, path: Path, stages: Stages) -> DemoMesh:
+    """Extract the mesh of the splat, write it to `path`, and draw it for the page."""
+    from .mesh import extract  # here, since it's slow to import
+
+    with stages.stage("extract the mesh"):
+        mesh = extract(gaussians, **DEMO_MESH)
+    with stages.stage("write, draw the mesh"):
+        glb = mesh.export(path)
+        pictures = mesh_pictures(mesh, gaussians)
+    shown = {caption: video.jpeg(picture) for caption, picture in pictures.items()}
+    size = len(mesh.texture)
+    return DemoMesh(glb, mesh.face_count, size, shown["The mesh"], shown, *MESH_CAMERA)
 
 
 def mesh_pictures(mesh: Mesh, gaussians: Gaussians) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from .mesh import BakeSplatTexture, SplatToMesh
 from .model import LoadModel
 from .multiview import ImageConditioning, LoadMultiViewModel, TextConditioning
 from .prepare import PrepareImage
+from .preview import PreviewSplat
 from .reconstruct import Reconstruct
 from .refine import RefineMesh
 from .render import RenderSplat
@@ -29,6 +30,7 @@ NODES = [
     CropSplat,
     CameraPath,
     RenderSplat,
+    PreviewSplat,
     SaveSplat,
     SplatToMesh,
     BakeSplatTexture,

@@ -21,15 +21,21 @@ from ..lgm.multiview.folders import (
     find_folder,
     reads_pictures,
 )
-from ..lgm.pipeline import NEGATIVE_PROMPT, object_picture
+from ..lgm.pipeline import (
+    NEGATIVE_PROMPT,
+    check_matte,
+    kept_backgrounds,
+    object_picture,
+    views_on_white,
+)
 from ..lgm.video import contact_sheet
 from . import host
+from .model import DOWNLOAD, SAY, fetch
 from .sampling_preview import SHEET, rough_views
 from .types import fit_mask, image_from_pictures, object_mask, pictures_from_image, with_alpha
 
 DIFFUSERS = "diffusers"  # key in folder_paths
 AUTO = "auto"
-SAY, DOWNLOAD = "say so", "download"
 CUT_OUTS = ("auto", "rembg", "none")
 WORKING_BYTES = 3 << 29  # beside the weights of a component; estimated
 
@@ -126,9 +132,10 @@ class MultiViewDiffusion(io.ComfyNode):
                     options=list(CUT_OUTS),
                     default=CUT_OUTS[0],
                     advanced=True,
-                    tooltip="Of a picture without mask. 'auto': its alpha, else an even background "
-                    "is taken away, else rembg if that and its network are here. 'rembg' may load "
-                    "its network from the internet. 'none' takes the picture as it is.",
+                    tooltip="Of a picture without mask, or of the views that a prompt alone makes, "
+                    "whose background is grayish. 'auto': its alpha, else an even background is "
+                    "taken away, else rembg if that and its network are here. 'rembg' may load its "
+                    "network from the internet. 'none' takes the pictures as they are.",
                 ),
             ],
             outputs=[
@@ -160,6 +167,8 @@ class MultiViewDiffusion(io.ComfyNode):
             raise ValueError("A prompt or a picture is needed, got neither: write or connect one.")
         managed_pipeline()  # says what is not installed, before a download of gigabytes
         pictures = None if image is None else object_pictures(image, mask, cut_out)
+        if image is None:
+            check_matte(cut_out)
         folder = model_folder(cls, model, if_missing, image is not None)
         pipeline = pipeline_of(folder)
         progress = host.Progress(steps)
@@ -173,11 +182,16 @@ class MultiViewDiffusion(io.ComfyNode):
             seed=seed,
             on_step=lambda step, total, guess: progress.step(preview_of(guess[0])),
         )
-        kind = "MVDream" if image is None else "ImageDream"
-        cut = f"; too long, this end is ignored: {output.cut[0]}" if output.cut[0] else ""
         precision = str(pipeline.dtype).removeprefix("torch.")
-        host.say(cls, f"{kind}, {precision} on {host.management.get_torch_device()}{cut}")
-        return io.NodeOutput(host.outgoing(image_from_pictures(output.views.flatten(0, 1))))
+        where = f"{precision} on {host.management.get_torch_device()}"
+        news = [f"too long, this end is ignored: {output.cut[0]}"] if output.cut[0] else []
+        views = output.views.flatten(0, 1)
+        if image is None:
+            views, cut = views_on_white(views, cut_out)
+            news += filter(None, [kept_backgrounds(cut, cut_out)])
+        kind = "MVDream" if image is None else "ImageDream"
+        host.say(cls, "; ".join([f"{kind}, {where}", *news]))
+        return io.NodeOutput(host.outgoing(image_from_pictures(views)))
 
 
 # Pictures -------------------------------------------------------------------------------------
@@ -239,7 +253,8 @@ def model_folder(node: type, model: str, if_missing: str, with_image: bool) -> P
             raise
         if if_missing != DOWNLOAD:
             raise ValueError(f"Choose 'download' in if_missing to fetch it: {error}") from error
-        return fetch(node, name)
+        release = RELEASES[name]
+        return fetch(node, name, f"{release.title}, {release.gigabytes:g} GB", places()[0])
     if reads_pictures(folder) != with_image:
         raise _other_kind(model, with_image)
     return folder
@@ -253,23 +268,6 @@ def _other_kind(model: str, with_image: bool) -> ValueError:
         else f"{model} is ImageDream, which needs a picture, but none is connected: connect one, "
         "or choose 'auto' or MVDream."
     )
-
-
-def fetch(node: type, name: str) -> Path:
-    from ..lgm.download import download
-
-    release, place = RELEASES[name], places()[0]
-    host.say(node, f"downloading {release.title}, {release.gigabytes:g} GB, to {place}")
-    stages = host.Stages(1)
-    show = stages.begin()
-
-    def on_bytes(here: int, total: int) -> None:
-        host.check_cancelled()
-        show(here / total)
-
-    folder = download(name, place, on_bytes)
-    stages.end()
-    return folder
 
 
 def pipeline_of(folder: Path):

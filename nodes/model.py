@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import comfy.model_management as management
 import comfy.model_patcher
+import folder_paths
 import torch
 from comfy_api.latest import io
 
 from ..lgm.model import LGM
+from ..lgm.multiview.folders import own_folder
 from ..lgm.presets import PRESETS
 from ..lgm.unet import ResBlock
-from ..lgm.weights import load_model
+from ..lgm.weights import FIXED_NAME, HUB_REPOSITORY, find_model, load_model
 from . import host
 from .types import LGMModel
 
 BUNDLED = "demo"
+RELEASED = FIXED_NAME  # is offered even where it isn't yet
+SAY, DOWNLOAD = "say so", "download"
 DTYPES = {"auto": None, "fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 # Bytes beside the weights for one object, per pixel of its four input pictures and byte of the
 # compute type: the highest of all presets, as `benchmarks/memory.py` measures them.
@@ -37,11 +42,11 @@ class LoadModel(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model",
-                    options=[BUNDLED, *host.model_files()],
+                    options=model_names(),
                     default=BUNDLED,
                     tooltip="'demo' is included: 22 MB, made for CPUs, seconds "
-                    "an object. Files in models/lgm follow: the released LGM is sharper, "
-                    "wants a GPU, and takes 0.8 GB.",
+                    f"an object. The released LGM, {RELEASED}, is sharper, wants a GPU, and takes "
+                    "0.8 GB; see if_missing. Other files in models/lgm follow.",
                 ),
                 io.Combo.Input(
                     "dtype",
@@ -51,21 +56,30 @@ class LoadModel(io.ComfyNode):
                     "and fp32 elsewhere. fp32 needs twice the memory and is slower on GPUs; "
                     "bf16 is coarser than fp16 but never overflows.",
                 ),
+                io.Combo.Input(
+                    "if_missing",
+                    options=[SAY, DOWNLOAD],
+                    default=SAY,
+                    optional=True,  # prompts saved before it was there do without
+                    tooltip="'download' fetches the released LGM from Hugging Face into models/lgm "
+                    "when it is chosen and isn't there: 0.8 GB.",
+                ),
             ],
             outputs=[LGMModel.Output(display_name="model", tooltip="For Reconstruct Gaussians.")],
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def fingerprint_inputs(cls, model: str, dtype: str):
-        if model == BUNDLED:
+    def fingerprint_inputs(cls, model: str, dtype: str, if_missing: str = SAY):
+        path = None if model == BUNDLED else model_path(model)
+        if path is None:
             return model, dtype
-        status = host.model_path(model).stat()
+        status = path.stat()
         return model, dtype, status.st_mtime_ns, status.st_size
 
     @classmethod
-    def execute(cls, model: str, dtype: str) -> io.NodeOutput:
-        path = BUNDLED if model == BUNDLED else host.model_path(model)
+    def execute(cls, model: str, dtype: str, if_missing: str = SAY) -> io.NodeOutput:
+        path = BUNDLED if model == BUNDLED else model_path(model) or released(cls, if_missing)
         offload = management.unet_offload_device()
         network = load_model(path, offload, DTYPES[dtype])
         device = management.get_torch_device()
@@ -76,6 +90,48 @@ class LoadModel(io.ComfyNode):
         preset = next(name for name, value in PRESETS.items() if value == network.preset)
         host.say(cls, f"LGM '{preset}', {dtype_name(network.compute_dtype(device))} on {device}")
         return io.NodeOutput(patcher_of(network, device, offload))
+
+
+def model_names() -> list[str]:
+    return [BUNDLED, RELEASED, *(name for name in host.model_files() if name != RELEASED)]
+
+
+def model_path(name: str) -> Path | None:
+    """The file, of the released one wherever `lgm doctor` finds it; None if that is nowhere."""
+    if name != RELEASED:
+        return host.model_path(name)
+    try:
+        return find_model(name, [*folder_paths.get_folder_paths(host.MODELS), own_folder()])
+    except ValueError:
+        return None
+
+
+def released(node: type, if_missing: str) -> Path:
+    """The released file, which is not here, fetched if the user wants that."""
+    place = Path(folder_paths.get_folder_paths(host.MODELS)[0])
+    if if_missing == DOWNLOAD:
+        return fetch(node, "lgm", "LGM, 0.8 GB", place)
+    raise ValueError(
+        f"{RELEASED} is needed, but not here: choose 'download' in if_missing to fetch it (0.8 "
+        f"GB), or put it (from {HUB_REPOSITORY} on Hugging Face) into {place}."
+    )
+
+
+def fetch(node: type, name: str, what: str, place: Path) -> Path:
+    """Download a release into `place`, shown on the node, until Cancel."""
+    from ..lgm.download import download
+
+    host.say(node, f"downloading {what}, to {place}")
+    stages = host.Stages(1)
+    show = stages.begin()
+
+    def on_bytes(here: int, total: int) -> None:
+        host.check_cancelled()
+        show(here / total)
+
+    path = download(name, place, on_bytes)
+    stages.end()
+    return path
 
 
 def patcher_of(network: LGM, device: torch.device, offload: torch.device):

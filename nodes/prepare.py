@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from comfy_api.latest import io
 from torch import Tensor
@@ -17,7 +19,8 @@ from .types import (
     with_alpha,
 )
 
-CUT_OUTS = ("auto", "mask", "alpha", "flat background", "rembg", "none")
+AUTO_ELSE_NONE = "auto, else none"
+CUT_OUTS = ("auto", "mask", "alpha", "flat background", "rembg", "none", AUTO_ELSE_NONE)
 CENTERINGS = ("each picture", "views together", "off")
 MASK_MEANINGS = ("auto", "object", "background")
 
@@ -45,7 +48,8 @@ class PrepareImage(io.ComfyNode):
                     default="auto",
                     tooltip="'auto': the mask if connected, else the picture's alpha, else an even "
                     "background is taken away. 'rembg' asks a neural network: an optional package "
-                    "that loads its file from the internet the first time. 'none' keeps all.",
+                    "that loads its file from the internet the first time. 'none' keeps all. "
+                    "'auto, else none' keeps what 'auto' can't tell, instead of stopping.",
                 ),
                 io.Combo.Input(
                     "mask_shows",
@@ -103,25 +107,31 @@ class PrepareImage(io.ComfyNode):
         rgba = with_alpha(pictures)
         if mask is not None:
             mask = object_mask(fit_mask(mask.cpu(), len(rgba), *rgba.shape[-2:]), mask_shows)
-        progress, cut, ways = host.Progress(len(rgba)), [], set()
+        progress, cut, ways = host.Progress(len(rgba)), [], []
         for number, picture in enumerate(rgba):
             matted, way = cut_picture(picture, None if mask is None else mask[number], cut_out)
             cut.append(matted)
-            ways.add(way)
+            ways.append(way)
             progress.step(preprocess.composite_on_white(matted))
-        host.say(cls, f"cut out by {', '.join(sorted(ways))}")
+        host.say(cls, told(ways))
         cut = arrange(torch.stack(cut), center, border_ratio, size)
         image = image_from_pictures(on_color(cut, background))
         return io.NodeOutput(host.outgoing(image), host.outgoing(cut[:, 3]))
 
 
 def cut_picture(rgba: Tensor, mask: Tensor | None, method: str) -> tuple[Tensor, str]:
-    """[4, H, W] with the background transparent, and what told it.
+    """[4, H, W] with the background transparent, and what told it; `none` where nothing was asked
+    or could.
 
     Raises:
         ValueError: the way asked for can't tell.
         RuntimeError: rembg is asked for and not there.
     """
+    if method == AUTO_ELSE_NONE:
+        try:
+            return cut_picture(rgba, mask, "auto")
+        except ValueError:
+            return rgba, "none"
     if method == "auto":
         known = "alpha" if preprocess.has_alpha(rgba) else "flat background"
         method = known if mask is None else "mask"
@@ -138,6 +148,11 @@ def cut_picture(rgba: Tensor, mask: Tensor | None, method: str) -> tuple[Tensor,
         return rgba, method
     if method == "flat background":
         keyed = preprocess.key_flat_background(rgba[:3])
+        if keyed is None and preprocess.flat_background_color(rgba[:3]) is not None:
+            raise ValueError(
+                "The picture needs an object, but shows nothing in front of its even background: "
+                "give one that shows more, or choose 'none' in cut_out."
+            )
         if keyed is None:
             raise ValueError(
                 "A mask, alpha or an even background is needed to tell the object, but the "
@@ -146,6 +161,13 @@ def cut_picture(rgba: Tensor, mask: Tensor | None, method: str) -> tuple[Tensor,
             )
         return keyed, method
     return preprocess.cut_out(rgba, "rembg" if method == "rembg" else "none"), method
+
+
+def told(ways: Sequence[str]) -> str:
+    """What is said of pictures, each cut out in its way."""
+    cut, whole = sorted({*ways} - {"none"}), ways.count("none")
+    parts = [f"cut out by {', '.join(cut)}"] if cut else []
+    return "; ".join([*parts, f"{whole} kept whole"] if whole else parts)
 
 
 def arrange(rgba: Tensor, center: str, border_ratio: float, size: int) -> Tensor:

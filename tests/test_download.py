@@ -18,7 +18,8 @@ from lgm.multiview import folders
 from lgm.multiview.folders import RELEASES
 
 LARGE = 40_000  # bytes; real ones have billions
-TEXT = RELEASES["mvdream"]
+TEXT, IMAGE = RELEASES["mvdream"], RELEASES["imagedream"]
+REPOSITORIES = (TEXT.repository, IMAGE.repository, "ashawkey/LGM")
 
 
 def content(path: str) -> bytes:
@@ -35,6 +36,7 @@ class Hub:
 
     url: str = ""
     asked: list[tuple[str, str, str]] = field(default_factory=list)  # method, file, Range
+    sources: set[tuple[str, str]] = field(default_factory=set)  # repository, file
     cut: list[int] = field(default_factory=list)  # after so many bytes, answer by answer
     errors: list[int] = field(default_factory=list)  # answered instead of a large file
     absent: str = ""  # a name that isn't there
@@ -65,7 +67,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         data = content(path)
         if there != "cdn":
             hub.asked.append((self.command, path, self.headers.get("Range", "")))
-        if there not in ("cdn", TEXT.repository, "ashawkey/LGM") or path == hub.absent:
+            hub.sources.add((there, path))
+        if there not in ("cdn", *REPOSITORIES) or path == hub.absent:
             self.send_error(404)
         elif there != "cdn" and is_large(path):
             self.send_response(302)
@@ -280,7 +283,7 @@ def test_a_disk_that_fills_up_keeps_the_part(monkeypatch, hub, tmp_path):
 
 def test_a_place_that_is_a_file_is_a_sentence(hub, tmp_path):
     (tmp_path / "models").write_text("in the way")
-    with pytest.raises(RuntimeError, match=r"Can't write .*--models-dir"):
+    with pytest.raises(RuntimeError, match=r"Can't write .*another folder"):
         download.download("mvdream", tmp_path / "models")
 
 
@@ -301,9 +304,125 @@ def test_lgm_is_one_file(hub, tmp_path, capsys):
     assert "is complete" in capsys.readouterr().out
 
 
+# For ComfyUI's own loaders ------------------------------------------------------------------------
+
+UNET = "diffusion_models/mvdream.safetensors"
+SHARED = {"text_encoders/mvdream_text_encoder.safetensors", "vae/mvdream_vae.safetensors"}
+NATIVE = {
+    "mvdream": {UNET, *SHARED},
+    "imagedream": {
+        "diffusion_models/imagedream.safetensors",
+        "clip_vision/imagedream_image_encoder.safetensors",
+        *SHARED,
+    },
+    "lgm": {"lgm/model_fp16_fixrot.safetensors"},
+}
+
+
+@pytest.fixture
+def models(tmp_path):
+    """ComfyUI's models folder."""
+    folder = tmp_path / "ComfyUI" / "models"
+    (folder / "checkpoints").mkdir(parents=True)
+    return folder
+
+
+@pytest.mark.parametrize("name", NATIVE)
+def test_comfyui_gets_what_its_loaders_need_and_no_more(hub, models, capsys, name):
+    told = []
+    paths = download.download_native(name, models, lambda *state: told.append(state))
+    assert files_in(models) == NATIVE[name]
+    assert {path.relative_to(models).as_posix() for path in paths} == NATIVE[name]
+    for file, path in zip(folders.native_files(name), paths, strict=True):
+        assert path.read_bytes() == content(file.file)
+        assert (file.repository, file.file) in hub.sources
+        assert file.url == f"https://huggingface.co/{file.repository}/resolve/main/{file.file}"
+    assert len(hub.sources) == len(paths)
+    assert told[-1] == (LARGE * len(paths), LARGE * len(paths))
+
+    asked = len(hub.large_gets())
+    assert cli.main(["download", name, "--comfyui", str(models.parent)]) == 0
+    assert len(hub.large_gets()) == asked  # ComfyUI's own folder is the same place
+    assert capsys.readouterr().out == "".join(f"{path} is complete.\n" for path in paths)
+
+
+def test_native_files_are_those_of_the_releases():
+    """Each in the release it is said to be in; text encoder and VAE of one serve both."""
+    by_repository = {release.repository: release for release in RELEASES.values()}
+    for name, release in RELEASES.items():
+        files = folders.native_files(name)
+        assert all(file.file in by_repository[file.repository].files for file in files)
+        weights = {f.split("/")[0] for f in release.files if f.endswith(".safetensors")}
+        assert {file.file.split("/")[0] for file in files} == weights
+        assert {file.repository for file in files if file.directory == "diffusion_models"} == {
+            release.repository
+        }
+
+
+def test_the_second_release_brings_only_what_is_new(hub, models):
+    download.download_native("mvdream", models)
+    hub.asked.clear()
+    download.download_native("imagedream", models)
+    fetched = {path for method, path, _ in hub.asked if method == "GET" and is_large(path)}
+    assert fetched == {
+        "unet/diffusion_pytorch_model.safetensors",
+        "image_encoder/model.safetensors",
+    }
+    assert files_in(models) == NATIVE["mvdream"] | NATIVE["imagedream"]
+
+
+def test_a_broken_native_download_goes_on_and_is_checked(hub, models):
+    hub.cut = [10_000] + [0] * download.ATTEMPTS
+    with pytest.raises(RuntimeError, match=r"10,000 of 40,000 bytes of mvdream\.safetensors"):
+        download.download_native("mvdream", models)
+    assert files_in(models) == {UNET + ".part"}
+    hub.cut, hub.asked, hub.corrupt = [], [], True
+    with pytest.raises(RuntimeError, match=r"mvdream\.safetensors must be 40,000 bytes with"):
+        download.download_native("mvdream", models)
+    assert hub.large_gets() == ["bytes=10000-"] and not files_in(models)
+
+
+def test_something_else_of_that_name_stays(hub, models):
+    (models / UNET).parent.mkdir()
+    (models / UNET).write_bytes(b"mine")
+    with pytest.raises(RuntimeError, match=r"mvdream\.safetensors must be .* move that away"):
+        download.download_native("mvdream", models)
+    assert files_in(models) == {UNET} and (models / UNET).read_bytes() == b"mine"
+
+
+def test_a_full_disk_is_noticed_for_comfyui_too(monkeypatch, hub, models):
+    usage = shutil.disk_usage(models)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
+    with pytest.raises(RuntimeError, match=r"models needs room for .* GB more"):
+        download.download_native("imagedream", models)
+    assert not files_in(models)
+
+
+def test_without_network_it_says_what_comfyui_needs(hub, models, capsys):
+    hub.absent = "unet/diffusion_pytorch_model.safetensors"
+    assert cli.main(["download", "mvdream", "--comfyui", str(models)]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    for file in folders.native_files("mvdream"):
+        assert f"{file.url} as {file.directory}/{file.name}" in line
+    assert str(models) in line and not files_in(models)
+
+
+def test_what_is_not_comfyui_is_refused(hub, tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    for folder in ("mine", "absent"):
+        assert cli.main(["download", "lgm", "--comfyui", str(tmp_path / folder)]) == 1
+        assert "ComfyUI's folder or its models folder" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["download", "lgm", "--comfyui", "x", "--models-dir", "y"])
+    assert stop.value.code == 2
+    assert not hub.asked and not files_in(tmp_path)
+
+
 def test_an_unknown_name_is_refused(tmp_path, capsys):
     with pytest.raises(ValueError, match="mvdream, imagedream, lgm"):
         download.download("sora", tmp_path)
+    with pytest.raises(ValueError, match="mvdream, imagedream, lgm"):
+        download.download_native("sora", tmp_path)
     with pytest.raises(SystemExit) as stop:
         cli.main(["download", "sora"])
     assert stop.value.code == 2

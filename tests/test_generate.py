@@ -54,6 +54,7 @@ def nowhere_else(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for name in ("LGM_MODELS_DIR", "HF_HUB_CACHE"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")  # of rembg's network
     monkeypatch.setattr(pipeline, "DEMO_SIZE", 32)
     monkeypatch.setattr(pipeline, "DEMO_FRAMES", 6)
     small = {"faces": 300, "texture_size": 128, "resolution": 48, "views": 6}
@@ -151,12 +152,68 @@ def test_a_picture_becomes_a_splat_without_a_mesh(capsys, tmp_path, models, phot
     out = tmp_path / "out"
     common = ("--out", out, "--models-dir", models, "--steps", 2, "--device", "cpu")
     assert run("generate", "--image", photo, "--no-mesh", "--elevation", 10, *common) == 0
-    assert files_in(out) == FILES - {"mesh.glb", "index.html"}
-    assert "turntable.mp4" in capsys.readouterr().out
+    assert files_in(out) == FILES - {"mesh.glb"}
+    assert "index.html" in capsys.readouterr().out
+    assert "mesh.glb" not in (out / "index.html").read_text(encoding="utf-8")
     torch.testing.assert_close(fake_lgm.c2w, lgm.cameras.input_poses(10.0))
     shown = np.asarray(Image.open(out / "views.png"))
     views = fake_lgm.views.permute(2, 0, 3, 1).reshape(256, 1024, 3).numpy()
     assert np.abs(shown / 255 - views).max() < 1 / 255
+
+
+@pytest.fixture
+def sampled(monkeypatch, on_gray) -> list:
+    """In place of sampling: always the same views; gets the pictures they were asked for."""
+    pictures = []
+
+    def multiview(prompt, picture, **_):
+        pictures.append(picture)
+        return SimpleNamespace(views=on_gray[None])
+
+    monkeypatch.setattr(cli, "load_multiview", lambda *_: multiview)
+    return pictures
+
+
+@pytest.mark.parametrize("busy", [0, 2, 4])
+def test_the_views_of_a_prompt_are_cut_out(
+    capsys, caplog, tmp_path, models, fake_lgm, sampled, on_gray, busy
+):
+    on_gray[:busy] = torch.rand(busy, 3, 256, 256, generator=torch.Generator().manual_seed(0))
+    out = ("--out", tmp_path / "out", "--models-dir", models, "--device", "cpu", "--no-mesh")
+    assert run("generate", "--prompt", "a cup", *out) == 0
+    expected, cut = pipeline.views_on_white(on_gray)
+    assert cut == 4 - busy and torch.equal(fake_lgm.views, expected)
+    said = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert len(said) == (busy > 0)
+    assert all(message.startswith(f"{busy} of 4 views keep") for message in said)
+    assert "cut out the views" in capsys.readouterr().out
+
+    assert run("generate", "--prompt", "a cup", "--matte", "none", *out) == 0
+    assert torch.equal(fake_lgm.views, on_gray)
+
+
+def test_the_views_of_a_picture_stay_as_they_are(
+    tmp_path, models, fake_lgm, sampled, photo, on_gray
+):
+    out = ("--out", tmp_path / "out", "--models-dir", models, "--device", "cpu", "--no-mesh")
+    assert run("generate", "--image", photo, "--quiet", *out) == 0
+    assert torch.equal(fake_lgm.views, on_gray)
+
+
+def test_a_mask_says_what_is_object(tmp_path, models, fake_lgm, sampled, photo):
+    """Of any size, and whatever the alpha is; half of it is in the photo's red square."""
+    mask = Image.new("L", (120, 80))
+    mask.paste(255, (30, 20, 70, 60))
+    mask.save(tmp_path / "mask.png")
+    out = ("--out", tmp_path / "out", "--models-dir", models, "--device", "cpu", "--no-mesh")
+    assert run("generate", "--image", photo, "--mask", tmp_path / "mask.png", *out) == 0
+    [picture] = sampled
+    told = torch.zeros(1, 40, 60)
+    told[:, 10:30, 15:35] = 1
+    assert torch.equal(picture, object_picture(load_image(photo), told))
+    red = ((picture - RED).abs().amax(0) < 0.01).nonzero()
+    # The object's box loses its last column, so the red is 10 of 19 columns of the 48 pixels.
+    assert red.amin(0).tolist() == [6, 6] and red.amax(0).tolist() == [53, 6 + 48 * 10 // 19 - 1]
 
 
 def test_the_seed_decides(tmp_path, models, fake_lgm):
@@ -172,7 +229,7 @@ def test_the_seed_decides(tmp_path, models, fake_lgm):
 def test_a_long_prompt_says_what_was_cut(capsys, caplog, tmp_path, models, fake_lgm):
     prompt = "cat " * 80 + "dog"
     common = ("--models-dir", models, "--steps", 1, "--device", "cpu", "--no-mesh", "--quiet")
-    out = ("--out", tmp_path / "out", "--negative", "")
+    out = ("--out", tmp_path / "out", "--negative", "", "--matte", "none")
     assert run("generate", "--prompt", prompt, *out, *common) == 0
     [message] = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert "75 tokens but has 81" in message and "cat cat cat cat cat dog" in message
@@ -183,6 +240,7 @@ def test_a_long_prompt_says_what_was_cut(capsys, caplog, tmp_path, models, fake_
     [
         (["--out", "o"], 2, ["--image FILE or --prompt TEXT"]),
         (["--prompt", " ", "--out", "o"], 2, ["--image FILE or --prompt TEXT"]),
+        (["--prompt", "x", "--mask", "m.png", "--out", "o"], 2, ["--mask", "--image FILE"]),
         (["--prompt", "x", "--out", "o", "--steps", "0"], 2, ["--steps"]),
         (["--prompt", "x", "--out", "o"], 1, ["lgm download mvdream", "ashawkey/mvdream"]),
         (["--image", "x.png", "--out", "o"], 1, ["lgm download imagedream"]),
@@ -201,13 +259,21 @@ def test_what_is_wrong_is_one_line(capsys, monkeypatch, tmp_path, arguments, sta
 def test_whatever_fails_leaves_nothing(capsys, tmp_path, models, photo, monkeypatch):
     blank = tmp_path / "blank.png"
     Image.new("RGB", (40, 40), "white").save(blank)
+    wide, black = tmp_path / "wide.png", tmp_path / "black.png"
+    Image.new("L", (80, 40), 255).save(wide)
+    Image.new("L", (60, 40)).save(black)
+    monkeypatch.setitem(sys.modules, "rembg", None)
     other = shutil.copytree(models / NAMES["mvdream"], tmp_path / "half")
     (other / "unet" / "diffusion_pytorch_model.safetensors").unlink()
     before = files_in(tmp_path)
     common = ("--models-dir", models, "--steps", 1, "--out", tmp_path / "out")
     for arguments, word in (
-        (["--image", blank], "nothing in front of its even background"),
+        (["--image", blank], "nothing in front of its background"),
         (["--image", tmp_path / "none.png"], "none.png does not exist"),
+        (["--image", photo, "--mask", wide], "1.5 : 1, but is 2 : 1"),
+        (["--image", photo, "--mask", black], "mask or alpha leaves nothing"),
+        (["--image", photo, "--mask", tmp_path / "no.png"], "no.png does not exist"),
+        (["--prompt", "x", "--matte", "rembg"], "rembg package"),
         (["--prompt", "x", "--multiview", "imagedream"], "is ImageDream, which needs a picture"),
         (["--image", photo, "--multiview", "mvdream"], "is MVDream, which works from a prompt"),
         (["--prompt", "x", "--multiview", other], "lacks unet/diffusion_pytorch_model"),
@@ -287,11 +353,9 @@ def test_what_is_told_by_nothing_is_refused_or_asked_of_rembg(monkeypatch):
         object_picture(noisy)
     assert torch.equal(object_picture(noisy, matte="none"), noisy[:3])
 
-    half = torch.zeros(40, 40, dtype=torch.uint8)
+    half = np.zeros((40, 40), np.uint8)
     half[10:30, 10:30] = 255
-    module = SimpleNamespace(new_session=lambda name: None, remove=lambda *a, **k: half.numpy())
-    monkeypatch.setitem(sys.modules, "rembg", module)
-    monkeypatch.setattr(pipeline, "rembg_is_ready", lambda: True)
+    fake_rembg(monkeypatch, half)
     assert (object_picture(noisy)[:, :3] == 1).all()
 
 
@@ -318,6 +382,81 @@ def test_an_empty_mask_is_refused():
     rgba = torch.rand(4, 20, 20)
     with pytest.raises(ValueError, match="leaves nothing"):
         object_picture(rgba, torch.zeros(1, 20, 20))
+
+
+# The views of a prompt ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def on_gray() -> torch.Tensor:
+    """Four views [4, 3, 256, 256] of something reddish off the middle on MVDream's kind of gray."""
+    shade = torch.linspace(0.48, 0.52, 256).expand(4, 3, 256, 256)
+    noise = 0.01 * torch.randn(shade.shape, generator=torch.Generator().manual_seed(1))
+    views = (shade + noise).clamp(0, 1)
+    for number, view in enumerate(views):
+        view[:, 60:160, 20 : 80 + 20 * number] = torch.tensor([0.9, 0.2, 0.1])[:, None, None]
+    return views
+
+
+def test_views_become_what_a_picture_with_even_background_becomes(on_gray):
+    before = on_gray.clone()
+    views, cut = pipeline.views_on_white(on_gray)
+    assert cut == 4 and torch.equal(on_gray, before)
+    for view, gray in zip(views, on_gray, strict=True):
+        rgba = torch.cat([gray, torch.ones(1, 256, 256)])
+        torch.testing.assert_close(view, object_picture(rgba))
+        assert (view[:, :24] == 1).all() and (view[:, :, :24] == 1).all()  # a tenth of the side
+
+
+def test_views_that_nothing_can_tell_stay_and_are_counted(on_gray):
+    on_gray[2] = torch.rand(3, 256, 256, generator=torch.Generator().manual_seed(0))
+    views, cut = pipeline.views_on_white(on_gray)
+    assert cut == 3 and torch.equal(views[2], on_gray[2])
+    assert (views[[0, 1, 3], :, 0] == 1).all()
+    assert "1 of 4 views keep" in pipeline.kept_backgrounds(cut, "auto")
+    assert not pipeline.kept_backgrounds(4, "auto") and not pipeline.kept_backgrounds(0, "none")
+
+
+def test_views_may_stay_as_they_are(on_gray):
+    views, cut = pipeline.views_on_white(on_gray, "none")
+    assert cut == 0 and views is on_gray
+
+
+def fake_rembg(monkeypatch, mask: np.ndarray) -> list:
+    """A rembg that always finds this mask; the list gets the pictures it is asked for."""
+    asked = []
+
+    def remove(pixels, session, only_mask):
+        asked.append(pixels)
+        return mask
+
+    module = SimpleNamespace(new_session=lambda name: None, remove=remove)
+    monkeypatch.setitem(sys.modules, "rembg", module)
+    monkeypatch.setattr(pipeline, "rembg_is_ready", lambda: True)
+    return asked
+
+
+def test_rembg_is_asked_for_views_whose_background_is_not_even(on_gray, monkeypatch):
+    mask = np.zeros((256, 256), np.uint8)
+    mask[60:160, 20:80] = 255
+    asked = fake_rembg(monkeypatch, mask)
+    on_gray[1, :, :3] = torch.rand(3, 3, 256)
+    on_gray[1, :, -60:] = torch.rand(3, 60, 256)
+    views, cut = pipeline.views_on_white(on_gray)
+    assert cut == 4 and len(asked) == 1
+    assert np.abs(asked[0] / 255 - on_gray[1].movedim(0, -1).numpy()).max() < 1 / 255
+    assert (views[1, :, :24] == 1).all()
+    _, cut = pipeline.views_on_white(on_gray, "rembg")
+    assert cut == 4 and len(asked) == 5
+
+
+def test_a_view_that_is_all_background_is_a_sentence(on_gray, monkeypatch):
+    on_gray[2] = 0.5
+    with pytest.raises(ValueError, match="180°, back, shows nothing but background"):
+        pipeline.views_on_white(on_gray)
+    fake_rembg(monkeypatch, np.zeros((256, 256), np.uint8))
+    with pytest.raises(ValueError, match="0°, front, shows nothing but background"):
+        pipeline.views_on_white(on_gray, "rembg")
 
 
 # Where the models are -------------------------------------------------------------------------

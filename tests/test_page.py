@@ -5,6 +5,7 @@ import io
 import math
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,14 +55,25 @@ def mesh() -> Mesh:
 
 
 @pytest.fixture(scope="module")
-def html(mesh) -> str:
+def solid(mesh) -> DemoMesh:
     picture = video.jpeg(torch.full((3, 8, 8), 0.7))
-    solid = DemoMesh(
+    return DemoMesh(
         mesh.export(None), mesh.face_count, 128, picture, {"a & b": picture}, AZIMUTH, ELEVATION
     )
-    pictures = {str(number): picture for number in range(4)}
-    page = DemoPage("<Cup>", 65536, pictures, pictures, picture, 1, 1, b"", solid, {"read": 1.5})
-    return page.html()
+
+
+def page_html(solid: DemoMesh | None) -> str:
+    frames = [torch.full((3, 8, 8), shade) for shade in (0.0, 0.3, 0.6, 0.9)]
+    pictures = {str(number): video.jpeg(frame) for number, frame in enumerate(frames)}
+    sprite = video.jpeg(video.contact_sheet(torch.stack(frames), columns=2))
+    return DemoPage(
+        "<Cup>", 65536, pictures, pictures, sprite, 4, 2, b"", solid, {"read": 1.5}
+    ).html()
+
+
+@pytest.fixture(scope="module")
+def html(solid) -> str:
+    return page_html(solid)
 
 
 def expected(mesh: Mesh, azimuth: float, elevation: float, zoom: float = 1.0) -> np.ndarray:
@@ -89,6 +101,19 @@ def test_page_is_one_file_and_holds_the_mesh_itself(html, mesh):
     assert not re.search(r"https?://|//cdn|@import", html)
     assert all(url.startswith("data:") for url in re.findall(r'src="([^"]*)"', html))
     assert "&lt;Cup&gt;" in html and "<Cup>" not in html and "a &amp; b" in html
+
+
+def test_without_a_mesh_nothing_tells_of_one(html):
+    """All that says or does something with a mesh; the styles are the same."""
+    without = page_html(None)
+    shown = [re.sub(r"<style>.*?</style>", "", text, flags=re.DOTALL) for text in (without, html)]
+    words = ("mesh", "triangles", "WebGL", 'id="glb"', 'id="solid"')
+    assert [word for word in words if word in shown[0]] == []
+    assert all(word in shown[1] for word in words)
+    assert re.findall(r'href="([^"]*)"', without) == [
+        "splat.ply", "turntable.mp4", "views.png", "novel.png"
+    ]  # fmt: skip
+    assert "$" not in shown[0]
 
 
 @pytest.fixture(scope="module")
@@ -126,12 +151,22 @@ def opened(browser, path, **context):
     return page, complaints
 
 
-@pytest.fixture(scope="module")
-def path(html, tmp_path_factory):
-    file = tmp_path_factory.mktemp("page") / "index.html"
+def written(html: str, folder: Path) -> Path:
+    file = folder / "index.html"
     # An empty video would be a complaint of its own.
     file.write_text(re.sub(r"<video .*?</video>", "", html), encoding="utf-8")
     return file
+
+
+@pytest.fixture(scope="module")
+def path(html, tmp_path_factory):
+    return written(html, tmp_path_factory.mktemp("page"))
+
+
+@pytest.fixture(scope="module")
+def bare_path(tmp_path_factory):
+    """Of the page without a mesh."""
+    return written(page_html(None), tmp_path_factory.mktemp("page"))
 
 
 @pytest.fixture
@@ -226,9 +261,25 @@ def test_without_webgl_there_is_a_picture(browsers, path):
         assert not complaints
 
 
-def test_nothing_sticks_out_sideways(chromium, path):
-    page, _ = opened(chromium, path)
-    page.wait_for_selector("#solid.live")
+def test_without_a_mesh_the_splat_still_turns(chromium, bare_path):
+    page, complaints = opened(chromium, bare_path, reduced_motion="reduce")
+    stage = page.locator("#stage")
+    page.wait_for_function("document.querySelector('#stage canvas').width === 8")
+    pictures = []
+    for turn in (0, 270, 180, 90):  # a quarter each, as there are four frames
+        assert stage.get_attribute("aria-valuenow") == str(turn)
+        pictures.append(stage.screenshot())
+        stage.press("ArrowRight")
+    assert len(set(pictures)) == 4
+    assert page.locator("img").count() == 8 and page.locator("canvas").count() == 1
+    page.context.close()
+    assert not complaints
+
+
+@pytest.mark.parametrize("which", ["path", "bare_path"])
+def test_nothing_sticks_out_sideways(chromium, request, which):
+    page, _ = opened(chromium, request.getfixturevalue(which))
+    page.wait_for_selector("#solid.live" if which == "path" else "#stage canvas")
     for width in (320, 390, 760, 1400):
         page.set_viewport_size({"width": width, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth") <= width

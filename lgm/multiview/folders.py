@@ -9,11 +9,13 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from ..weights import BUNDLED, hub_snapshots, model_folders
+from ..weights import BUNDLED, FIXED_NAME, HUB_REPOSITORY, hub_snapshots, model_folders
 from .weights import read_config
 
 TEXT, IMAGE = "mvdream", "imagedream"  # short names of the two releases
+LGM = "lgm"  # of LGM's own, which is one file
 COMPONENTS = {  # folder -> files, of which the weights may also be cut into several
     "scheduler": ("scheduler_config.json",),
     "text_encoder": ("config.json", "model.safetensors"),
@@ -51,6 +53,50 @@ RELEASES = {
         "ImageDream", "ashawkey/imagedream-ipmv-diffusers", COMPONENTS | IMAGE_ENCODER, 4.0
     ),
 }
+
+# For ComfyUI's own loaders: release -> component -> folder in ComfyUI's models, and name there.
+# Text encoder and VAE are Stable Diffusion 2.1's, so those of MVDream serve both.
+NATIVE = {
+    TEXT: {
+        "unet": ("diffusion_models", "mvdream.safetensors"),
+        "text_encoder": ("text_encoders", "mvdream_text_encoder.safetensors"),
+        "vae": ("vae", "mvdream_vae.safetensors"),
+    },
+    IMAGE: {
+        "unet": ("diffusion_models", "imagedream.safetensors"),
+        "image_encoder": ("clip_vision", "imagedream_image_encoder.safetensors"),
+    },
+}
+SHARED = ("text_encoder", "vae")
+
+
+class NativeFile(NamedTuple):
+    """A released file, and where ComfyUI looks for it."""
+
+    repository: str
+    file: str  # in the repository
+    directory: str  # in ComfyUI's models
+    name: str  # there
+
+    @property
+    def url(self) -> str:
+        return f"https://huggingface.co/{self.repository}/resolve/main/{self.file}"
+
+
+def native_files(name: str) -> list[NativeFile]:
+    """What ComfyUI's own loaders need for `mvdream`, `imagedream` or `lgm`."""
+    if name == LGM:
+        return [NativeFile(HUB_REPOSITORY, FIXED_NAME, LGM, FIXED_NAME)]
+    sources = {component: name for component in NATIVE[name]}
+    sources |= {component: TEXT for component in SHARED}
+    return [
+        NativeFile(
+            RELEASES[source].repository,
+            f"{component}/{RELEASES[source].components[component][-1]}",  # weights come last
+            *NATIVE[source][component],
+        )
+        for component, source in sources.items()
+    ]
 
 
 def own_folder() -> Path:

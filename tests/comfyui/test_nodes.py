@@ -18,6 +18,7 @@ NODES = {
     "LGM_LoadMultiViewModel",
     "LGM_MultiViewDiffusion",
     "LGM_PrepareImage",
+    "LGM_PreviewSplat",
     "LGM_Reconstruct",
     "LGM_RefineMesh",
     "LGM_RenderSplat",

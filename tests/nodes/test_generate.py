@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import shutil
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import comfy.model_management as management
@@ -15,8 +16,10 @@ import pytest
 import torch
 from server import PromptServer
 
+from lgm.pipeline import views_on_white
+
 from ..multiview.conftest import released_folders  # noqa: F401  (a fixture)
-from ..test_generate import NAMES, models  # noqa: F401  (a fixture)
+from ..test_generate import NAMES, models, on_gray  # noqa: F401  (fixtures)
 
 NODE = "LGM_MultiViewDiffusion"
 
@@ -41,6 +44,7 @@ def run(pack, node, models, monkeypatch, tmp_path):  # noqa: F811
     """
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")  # of rembg's network
     monkeypatch.setitem(folder_paths.folders, "diffusers", [str(models)])
     monkeypatch.setitem(sys.modules, "comfy.latent_formats", SimpleNamespace(SD15=SD15))
     rooms = []
@@ -81,11 +85,49 @@ def test_every_picture_becomes_an_object(run, photo):
 
 def test_the_views_are_the_pipelines(run, node, models):  # noqa: F811
     """Guidance 0 is the model's own, and the order is LGM's."""
-    views = run(prompt="a cat", negative_prompt="dog", seed=5, elevation=10.0)
+    given = {"prompt": "a cat", "negative_prompt": "dog", "seed": 5, "elevation": 10.0}
+    views = run(**given, cut_out="none")
     pipeline = node.managed_pipeline().from_pretrained(models / NAMES["mvdream"])
-    given = {"negative_prompt": "dog", "num_inference_steps": 1, "seed": 5, "elevation": 10.0}
-    expected = pipeline("a cat", guidance_scale=7.5, **given).views[0]
+    expected = pipeline(**given, num_inference_steps=1, guidance_scale=7.5).views[0]
     torch.testing.assert_close(views, expected.movedim(1, -1))
+
+
+@pytest.fixture
+def sampled(node, monkeypatch, on_gray):  # noqa: F811
+    """In place of sampling: always the same views."""
+    answer = SimpleNamespace(views=on_gray[None], cut=("",))
+
+    def multiview(*_, **__):
+        return answer
+
+    multiview.dtype = torch.float32
+    monkeypatch.setattr(node, "pipeline_of", lambda folder: multiview)
+
+
+def test_the_views_of_a_prompt_are_cut_out(run, sampled, on_gray):  # noqa: F811
+    expected, _ = views_on_white(on_gray)
+    torch.testing.assert_close(run(prompt="a cup"), expected.movedim(1, -1))
+    assert PromptServer.texts[-1][1] == "MVDream, float32 on cpu"
+    torch.testing.assert_close(run(prompt="a cup", cut_out="none"), on_gray.movedim(1, -1))
+
+    on_gray[3] = torch.rand(3, 256, 256, generator=torch.Generator().manual_seed(0))
+    views = run(prompt="a cup")
+    torch.testing.assert_close(views[3], on_gray[3].movedim(0, -1))
+    assert "; 1 of 4 views keep their background" in PromptServer.texts[-1][1]
+    on_gray[3] = 0.5
+    with pytest.raises(ValueError, match="270°, its own right, shows nothing but background"):
+        run(prompt="a cup")
+
+
+def test_the_views_of_a_picture_stay_as_they_are(run, sampled, photo, on_gray):  # noqa: F811
+    torch.testing.assert_close(run(image=photo[:1]), on_gray.movedim(1, -1))
+
+
+def test_rembg_is_missed_before_the_sampling(run, node, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rembg", None)
+    monkeypatch.setattr(node, "pipeline_of", lambda folder: pytest.fail("too late"))
+    with pytest.raises(RuntimeError, match="needs the rembg package"):
+        run(prompt="a cup", cut_out="rembg")
 
 
 def test_a_mask_wins_and_the_object_is_centered(node, photo):
@@ -167,7 +209,7 @@ def test_the_end_of_a_long_prompt_is_named(run):
         ({"prompt": "x", "model": NAMES["imagedream"]}, "needs a picture"),
         ({"prompt": "x", "image": torch.rand(1, 8, 8, 3), "cut_out": "none",
           "model": NAMES["mvdream"]}, "works from a prompt alone"),
-        ({"image": torch.ones(1, 40, 40, 3)}, "nothing in front of its even background"),
+        ({"image": torch.ones(1, 40, 40, 3)}, "nothing in front of its background"),
         ({"image": torch.ones(1, 40, 40, 3), "cut_out": "none"}, "all white"),
         ({"image": torch.rand(1, 40, 40, 3)}, "several colors"),
         ({"prompt": "x", "model": "sora"}, "No multi-view model called 'sora'"),

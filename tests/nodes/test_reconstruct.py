@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+from pathlib import Path
+
 import comfy.model_management as management
 import comfy.utils
 import folder_paths
@@ -10,6 +14,8 @@ import server
 import torch
 
 import lgm
+
+RELEASED = "model_fp16_fixrot.safetensors"
 
 
 def test_the_bundled_model_comes_first_and_loads(pack, model):
@@ -24,13 +30,88 @@ def test_files_in_models_lgm_are_offered_and_load(pack, tmp_path, monkeypatch):
     (tmp_path / "notes.txt").write_text("not a model")
     monkeypatch.setitem(folder_paths.folders, "lgm", [str(tmp_path)])
     options = pack["LGM_LoadModel"].define_schema().inputs[0].options["options"]
-    assert options == ["demo", "mine.safetensors"]
+    assert options == ["demo", RELEASED, "mine.safetensors"]
     node = pack["LGM_LoadModel"]
     loaded = pack.run("LGM_LoadModel", model="mine.safetensors", dtype="bf16")[0].model
     assert loaded.conv.weight.dtype == torch.bfloat16
     before = node.fingerprint_inputs(model="mine.safetensors", dtype="auto")
     lgm.weights.save_model(network, tmp_path / "mine.safetensors", torch.float32, {})
     assert node.fingerprint_inputs(model="mine.safetensors", dtype="auto") != before
+
+
+@pytest.fixture
+def nothing_here(tmp_path, monkeypatch):
+    """Empty model folders; gives ComfyUI's."""
+    for name in ("HF_HOME", "HF_HUB_CACHE", "LGM_MODELS_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    place = tmp_path / "models" / "lgm"
+    monkeypatch.setitem(folder_paths.folders, "lgm", [str(place)])
+    return place
+
+
+@pytest.fixture
+def downloads(pack, monkeypatch):
+    """In place of the internet: what was asked for."""
+    asked = []
+
+    def download(name, place, on_bytes):
+        asked.append((name, place))
+        on_bytes(1, 2)
+        place.mkdir(parents=True)
+        return Path(shutil.copy(lgm.weights.find_model("demo"), place / RELEASED))
+
+    monkeypatch.setattr(pack.module("lgm.download"), "download", download)
+    return asked
+
+
+def test_the_released_model_is_only_fetched_when_chosen(pack, nothing_here, downloads):
+    node = pack["LGM_LoadModel"]
+    missing = node.fingerprint_inputs(model=RELEASED, dtype="auto")
+    words = f"choose 'download' in if_missing .*{re.escape(str(nothing_here))}"
+    with pytest.raises(ValueError, match=words):
+        pack.run("LGM_LoadModel", model=RELEASED)
+    assert not downloads
+    pack.run("LGM_LoadModel", model="demo", if_missing="download")
+    assert not downloads
+    given = {"model": RELEASED, "if_missing": "download"}
+    assert pack.run("LGM_LoadModel", **given)[0].model.preset
+    assert downloads == [("lgm", nothing_here)]
+    texts = [text for _, text in server.PromptServer.texts]
+    assert f"downloading LGM, 0.8 GB, to {nothing_here}" in texts
+    assert pack["LGM_LoadModel"].define_schema().inputs[0].options["options"] == ["demo", RELEASED]
+    assert node.fingerprint_inputs(**given, dtype="auto") != missing
+    pack.run("LGM_LoadModel", **given)
+    assert len(downloads) == 1
+
+
+def test_workflows_saved_before_there_were_downloads_run(pack, nothing_here):
+    """A prompt that doesn't know of if_missing: it is optional, and every call has a default."""
+    node = pack["LGM_LoadModel"]
+    entry = node.define_schema().inputs[-1]
+    assert entry.id == "if_missing" and entry.options["optional"]
+    given = {"model": "demo", "dtype": "auto"}
+    assert node.fingerprint_inputs(**given) and node.execute(**given).args
+
+
+@pytest.mark.parametrize(
+    "place", ["none/models--ashawkey--LGM/snapshots/1", "none/lgm", "models/lgm"]
+)
+def test_the_released_model_is_found_in_any_cache(pack, nothing_here, tmp_path, place):
+    """Hugging Face's, that of `lgm download`, and ComfyUI's models."""
+    (tmp_path / place).mkdir(parents=True)
+    shutil.copy(lgm.weights.find_model("demo"), tmp_path / place / RELEASED)
+    assert pack.run("LGM_LoadModel", model=RELEASED)[0].model.preset
+
+
+def test_cancel_ends_the_download(pack, nothing_here, monkeypatch):
+    def download(name, place, on_bytes):
+        monkeypatch.setattr(management, "cancelled", True)
+        on_bytes(1, 2)
+
+    monkeypatch.setattr(pack.module("lgm.download"), "download", download)
+    with pytest.raises(management.InterruptProcessingException):
+        pack.run("LGM_LoadModel", model=RELEASED, if_missing="download")
+    assert not nothing_here.exists()
 
 
 def test_same_numbers_as_the_library(pack, splat, views):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from server import PromptServer
 
 SIDES = ("front", "left", "back", "right")
 
@@ -199,6 +200,25 @@ def test_a_busy_background_needs_a_mask(pack):
         pack.run("LGM_PrepareImage", image=torch.rand(1, 32, 32, 3), cut_out="mask")
     with pytest.raises(ValueError, match="four channels"):
         pack.run("LGM_PrepareImage", image=torch.rand(1, 32, 32, 3), cut_out="alpha")
+
+
+def test_what_auto_cannot_tell_may_stay_whole(pack, cutout):
+    """The same as 'auto' where that can tell; as it is, and said, where it can't."""
+    even, _ = cutout
+    busy = torch.rand(even.shape, generator=torch.Generator().manual_seed(0))
+    one_color = torch.full_like(even, 0.5)
+    given = {"image": torch.cat([even, busy, one_color]), "cut_out": "auto, else none"}
+    prepared, mask = pack.run("LGM_PrepareImage", **given, size=even.shape[1])
+    assert PromptServer.texts[-1][1] == "cut out by flat background; 2 kept whole"
+    as_auto = pack.run("LGM_PrepareImage", image=even, size=even.shape[1])
+    torch.testing.assert_close((prepared[:1], mask[:1]), as_auto)
+    torch.testing.assert_close(prepared[1:], torch.cat([busy, one_color]), atol=1e-5, rtol=0)
+    assert (mask[1:] == 1).all()
+
+    pack.run("LGM_PrepareImage", image=busy, cut_out="auto, else none")
+    assert PromptServer.texts[-1][1] == "1 kept whole"
+    pack.run("LGM_PrepareImage", image=busy, mask=cutout[1], cut_out="auto, else none")
+    assert PromptServer.texts[-1][1] == "cut out by mask"
 
 
 def test_none_keeps_the_whole_picture(pack):
