@@ -68,14 +68,7 @@ def write_weights(preset: str, folder: Path) -> None:
 
 def run(comfyui: str, mode: str, folder: Path) -> None:
     """One mode: prints a JSON row."""
-    sys.argv = [sys.argv[0], *MODES[mode]]
-    # The stand-in, last, serves what this script needs of ComfyUI but its memory management.
-    sys.path[:] = [comfyui, *sys.path, str(ROOT / "tests" / "nodes" / "standin")]
-    sys.modules["comfy"] = types.ModuleType("comfy")  # ComfyUI's has no __init__.py, and would lose
-    sys.modules["comfy"].__path__ = [str(Path(comfyui) / "comfy")]
-    import comfy.options
-
-    comfy.options.enable_args_parsing()
+    use_comfyui(comfyui, mode)
     import comfy.model_management as management
 
     nodes = load_nodes()
@@ -115,6 +108,18 @@ def run(comfyui: str, mode: str, folder: Path) -> None:
             }
         )
     )
+
+
+def use_comfyui(comfyui: str, mode: str) -> None:
+    """Have this process take its `comfy` from there, started as this mode says."""
+    sys.argv = [sys.argv[0], *MODES[mode]]
+    # The stand-in serves what these scripts need of ComfyUI but its package `comfy`.
+    sys.path[:] = [str(ROOT / "tests" / "nodes" / "standin"), comfyui, *sys.path]
+    sys.modules["comfy"] = types.ModuleType("comfy")  # ComfyUI's has no __init__.py, and would lose
+    sys.modules["comfy"].__path__ = [str(Path(comfyui) / "comfy")]
+    import comfy.options
+
+    comfy.options.enable_args_parsing()
 
 
 def load_nodes() -> dict[str, type]:
