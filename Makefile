@@ -21,6 +21,15 @@ test-comfyui: setup
 	-$(BIN)/python -m pip install -q playwright
 	$(BIN)/python -m pytest tests/comfyui -rs
 
+# Bundles the viewer's libraries, from npm by the lockfile, into web/vendor: the same bytes each time.
+.PHONY: web
+web:
+	mkdir -p build/web
+	cp tools/web/package.json tools/web/package-lock.json build/web
+	npm ci --prefix build/web --no-audit --no-fund
+	node tools/web/build.mjs build/web web/vendor
+	node --test tests/web/*.test.mjs
+
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .

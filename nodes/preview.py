@@ -29,6 +29,7 @@ from .types import (
 from .viewer_state import State, read_state
 
 Viewer = io.Custom("LGM_VIEWER")
+FIRST_AZIMUTH = 30.0  # degrees; thin things look like nothing from straight in front
 
 RENDERED, AS_SEEN = "rendered", "as seen"
 MOST_IMAGES = 16  # the page loads all of them
@@ -101,6 +102,7 @@ class PreviewSplat(io.ComfyNode):
                 Viewer.Input(
                     "viewer",
                     optional=True,
+                    extra_dict={"socketless": True},  # the page draws a dot for it else
                     tooltip="The view: camera, crop box, filters and look. The workflow keeps it; "
                     "programs that run one may leave it out.",
                 ),
@@ -242,10 +244,10 @@ def measured(gaussians: Gaussians) -> tuple[Tensor, float, dict[str, list[float]
 
 
 def fitting_camera(center: Tensor, radius: float) -> dict:
-    """A LOAD3D_CAMERA in front, a little above, that sees all of a sphere."""
+    """A LOAD3D_CAMERA off the front, a little above, that sees all of a sphere."""
     from ..lgm.camera_paths import fit_radius, orbit
 
-    pose = orbit(1, fit_radius(radius, FOVY), TURNTABLE_ELEVATION, center)[0]
+    pose = orbit(1, fit_radius(radius, FOVY), TURNTABLE_ELEVATION, center, FIRST_AZIMUTH)[0]
     return camera_info(pose, center, FOVY)
 
 

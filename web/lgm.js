@@ -54,3 +54,130 @@ app.registerExtension({
     }
   },
 })
+
+// The viewer of LGM_PreviewSplat. Its modules are loaded when the first such node is made, the 3D
+// engine when there is something to show: a page without the node pays for this file alone.
+
+const VIEWER = "LGM_PreviewSplat"
+const [WIDTH, HEIGHT] = [440, 440] // pixels, of a new node and of the view's least height
+const MARGIN = 10 // pixels, that classic nodes leave around an element
+
+/** @type {Set<{ node: any, show: (payload: any) => void, warm: () => void }>} in the graph */
+const shown = new Set()
+
+/** What a viewer needs of the page. @returns {import("./viewer/viewer.mjs").Host} */
+function hostOf(node) {
+  const valueOf = (name) => node.widgets?.find((widget) => widget.name === name)?.value
+  return {
+    async read(file) {
+      const reply = await fetch(fileUrl(file))
+      if (reply.ok) return reply.arrayBuffer()
+      throw new Error(
+        `${file.filename} is no longer on the server (${reply.status}): run the graph again.`,
+      )
+    },
+    address: fileUrl,
+    async upload(blob, name, subfolder, type) {
+      const body = new FormData()
+      body.append("image", blob, name)
+      for (const [key, value] of Object.entries({ subfolder, type })) body.append(key, value)
+      const reply = await api.fetchApi("/upload/image", { method: "POST", body })
+      if (!reply.ok)
+        throw new Error(`The server did not take ${name} (${reply.status}): try again.`)
+      const saved = await reply.json()
+      return { filename: saved.name, subfolder: saved.subfolder, type: saved.type }
+    },
+    pictureSize: () => ({ width: valueOf("width") ?? 1024, height: valueOf("height") ?? 1024 }),
+    sendsSeen: () => valueOf("picture") === "as seen",
+    changed: () => node.graph?.setDirtyCanvas?.(true, true),
+  }
+}
+
+/** The widget is there at once, what is in it follows. */
+function addViewer(node, name) {
+  const element = document.createElement("div")
+  // HTML nodes ("Nodes 2.0") don't ask for getMinHeight.
+  element.style.cssText = `width: 100%; height: 100%; min-height: ${HEIGHT - 2 * MARGIN}px;`
+  let saved = null // until the modules are there
+  let viewer = null
+  let removed = false
+  const opened = import(new URL("./viewer/viewer.mjs", import.meta.url).href).then(({ Viewer }) => {
+    if (removed) return null
+    viewer = widget.viewer = new Viewer(hostOf(node))
+    if (saved) viewer.restore(saved)
+    element.replaceChildren(viewer.element)
+    return viewer
+  })
+  opened.catch((error) => {
+    element.textContent = `The viewer did not load (${error.message}): reload the page.`
+  })
+  const widget = node.addDOMWidget(name, "LGM_VIEWER", element, {
+    getValue: () => viewer?.saved() ?? saved,
+    setValue(value) {
+      saved = value
+      viewer?.restore(value)
+    },
+    getMinHeight: () => HEIGHT,
+    margin: MARGIN,
+    hideOnZoom: false,
+  })
+  widget.serializeValue = async () => (await opened)?.promptValue()
+
+  const show = (payload) => {
+    node.properties.lgm_preview = payload // a workflow that is opened again shows its last result
+    opened.then((it) => it && (it.settled = it.show(payload)))
+  }
+  const warm = () => opened.then((it) => it?.warm())
+  const entry = { node, show, warm }
+  shown.add(entry)
+  chain(node, "onExecuted", (message) => message?.lgm_preview && show(message.lgm_preview[0]))
+  chain(node, "onConfigure", () => {
+    const last = node.properties.lgm_preview
+    if (last) opened.then((it) => it && (it.settled = it.showLast(last)))
+  })
+  chain(node, "onRemoved", () => {
+    removed = true
+    shown.delete(entry)
+    viewer?.dispose()
+  })
+  node.onDragOver = (event) => !!event.dataTransfer?.types.includes("Files")
+  node.onDragDrop = (event) => !!viewer?.drop(event.dataTransfer?.files)
+  return { widget }
+}
+
+/** Adds to what a node does in a callback. */
+function chain(node, name, added) {
+  const before = node[name]
+  node[name] = function (...args) {
+    const result = before?.apply(this, args)
+    added(...args)
+    return result
+  }
+}
+
+/** The key of a node among the page's results: in a subgraph with the subgraph's own id. */
+const locator = ({ id, graph }) =>
+  !graph || graph === graph.rootGraph || graph.isRootGraph ? String(id) : `${graph.id}:${id}`
+
+app.registerExtension({
+  name: "lgmsplats.Viewer",
+
+  getCustomWidgets: () => ({ LGM_VIEWER: addViewer }),
+
+  nodeCreated(node) {
+    if (node.comfyClass === VIEWER) node.setSize([Math.max(node.size[0], WIDTH), node.size[1]])
+  },
+
+  setup() {
+    // The engine loads while the graph runs.
+    api.addEventListener("execution_start", () => shown.forEach(({ warm }) => warm()))
+  },
+
+  /** Also when a tab is opened again, or a result is taken from the history. */
+  onNodeOutputsUpdated(outputs) {
+    for (const { node, show } of shown) {
+      const payload = outputs[locator(node)]?.lgm_preview?.[0]
+      if (payload) show(payload)
+    }
+  },
+})

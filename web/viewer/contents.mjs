@@ -1,0 +1,115 @@
+/**
+ * What a viewer has loaded: up to two splats and a mesh, in the scenes of A and B.
+ *
+ * @typedef {import("./state.mjs").SavedFile} SavedFile
+ * @typedef {"splat" | "splat_b" | "mesh"} Slot
+ * @typedef {{ key: string, item: any }} Loaded a Splat of splats.mjs, or three's object of a mesh
+ */
+import { sharedEngine } from "./engine.mjs"
+import { disposeMesh, extentOfMesh, loadMesh } from "./meshes.mjs"
+import { extentOf, loadSplat } from "./splats.mjs"
+
+export class Contents {
+  /** @param {import("./viewer.mjs").Host} host */
+  constructor(host) {
+    this.host = host
+    /** @type {Partial<Record<Slot, Loaded>>} */ this.loaded = {}
+    /** @type {Partial<Record<Slot, SavedFile | null>>} */ this.files = {}
+    /** @type {any[]} of A and of B; none before something was loaded */ this.scenes = []
+    /** @type {import("./engine.mjs").Engine | null} */ this.engine = null
+    this.loads = 0
+  }
+
+  /** Whether there is anything to draw. */
+  isFilled() {
+    return Object.keys(this.loaded).length > 0
+  }
+
+  /**
+   * Loads files and puts them in the place of what is there, all at once; what is there stays when
+   * one of them can't be loaded.
+   * @param {Partial<Record<Slot, SavedFile | null>>} files
+   * @param {string} [given] the slot whose file need not be fetched
+   * @param {ArrayBuffer} [buffer] its content
+   * @returns {Promise<boolean>} false if another load was begun meanwhile: then nothing has changed
+   */
+  async fill(files, given, buffer) {
+    const mine = ++this.loads
+    const made = /** @type {Partial<Record<Slot, Loaded>>} */ ({})
+    try {
+      this.engine ??= await sharedEngine()
+      for (const [slot, file] of Object.entries(files)) {
+        if (!file) continue
+        const key = `${file.type}/${file.subfolder}/${file.filename}`
+        const bytes = slot === given ? buffer : undefined
+        const there = this.loaded[slot]
+        made[slot] =
+          there?.key === key && !bytes ? there : { key, item: await this.load(file, slot, bytes) }
+      }
+    } catch (error) {
+      this.discard(made)
+      if (mine !== this.loads) return false // nobody waits for it any longer
+      throw error
+    }
+    if (mine !== this.loads) {
+      this.discard(made)
+      return false
+    }
+    this.replace(made)
+    this.files = files
+    return true
+  }
+
+  async load(file, slot, buffer) {
+    const bytes = buffer ?? (await this.host.read(file))
+    const { lib } = this.engine
+    try {
+      if (slot === "mesh") return await loadMesh(lib, bytes)
+      return await loadSplat(lib, bytes, file.filename)
+    } catch (error) {
+      const reason = error?.message ?? error // Spark's workers send bare texts
+      const { filename } = file
+      throw new Error(
+        `${filename} can't be shown (${reason}): is it whole, and what its name says?`,
+      )
+    }
+  }
+
+  /** Frees what was loaded in vain. */
+  discard(made) {
+    for (const [slot, value] of Object.entries(made))
+      if (this.loaded[slot] !== value) free(slot, value.item)
+  }
+
+  replace(made) {
+    const before = this.loaded
+    this.loaded = made
+    this.discard(before)
+    const { lib } = this.engine
+    if (!this.scenes.length) this.scenes = [new lib.Scene(), new lib.Scene()]
+    const { splat, splat_b, mesh } = made
+    if (splat) this.scenes[0].add(splat.item.mesh)
+    if (splat_b) this.scenes[1].add(splat_b.item.mesh)
+    if (mesh) this.scenes[0].add(mesh.item)
+  }
+
+  /** Forgets everything, and what is being loaded. */
+  clear() {
+    this.loads += 1
+    if (this.engine) this.replace({})
+    this.files = {}
+  }
+
+  /** @returns {import("./state.mjs").Box | null} */
+  extent() {
+    const { splat, mesh } = this.loaded
+    if (splat) return extentOf(splat.item)
+    return mesh ? extentOfMesh(this.engine.lib, mesh.item) : null
+  }
+}
+
+function free(slot, item) {
+  if (slot === "mesh") return disposeMesh(item)
+  item.mesh.removeFromParent()
+  item.mesh.dispose()
+}
