@@ -7,7 +7,8 @@ mesh against pictures of the splat in 24 views that cover the sphere evenly, non
 extraction has seen: mean and least overlap of the silhouettes, and PSNR on white. Edges: with one
 face, and with more than two. With a checkout of ComfyUI, its own SplatToMesh gets the same splats,
 in a process of its own. With --refine, each of our meshes once more, refined by nvdiffrast; its
-seconds are of the way from the splat.
+seconds are of the way from the splat. --copies makes each splat so many times as long, of Gaussians
+that are smaller and lie around the old ones.
 """
 
 from __future__ import annotations
@@ -87,6 +88,7 @@ def main() -> None:
     parser.add_argument("--resolution", type=int, default=192)
     parser.add_argument("--comfyui", type=Path, help="a checkout of ComfyUI, to compare with")
     parser.add_argument("--python", default=sys.executable, help="that can run ComfyUI")
+    parser.add_argument("--copies", type=int, default=1, help="of each Gaussian")
     parser.add_argument("--refine", action="store_true", help="needs nvdiffrast and a GPU")
     args = parser.parse_args()
     settings = {
@@ -97,7 +99,7 @@ def main() -> None:
     print(f"torch {torch.__version__}, {machine(args.device)}, {settings}")
     is_first = True
     for name, gaussians in _splats(args.splats):
-        gaussians = gaussians.to(args.device)
+        gaussians = copied(gaussians, args.copies).to(args.device)
         if is_first:  # what compiles on first use does it now
             ready = extract(gaussians, **settings)
             if args.refine:
@@ -205,6 +207,17 @@ def _shape(mesh: Mesh) -> tuple[int, int, int]:
     graph = coo_array((np.ones(len(pairs)), tuple(pairs.T)), shape=(number.max() + 1,) * 2)
     pieces = connected_components(graph, directed=False)[1][np.unique(faces)]
     return (counts == 1).sum(), (counts > 2).sum(), len(np.unique(pieces))
+
+
+def copied(gaussians: Gaussians, copies: int) -> Gaussians:
+    """Much the same splat of `copies` times as many Gaussians."""
+    if copies == 1:
+        return gaussians
+    many = {name: x.repeat_interleave(copies, dim=1) for name, x in gaussians.tensors().items()}
+    noise = torch.randn(many["positions"].shape, generator=torch.Generator().manual_seed(0))
+    many["positions"] = many["positions"] + 0.5 * many["scales"] * noise
+    many |= {"scales": 0.35 * many["scales"], "opacities": 0.6 * many["opacities"]}
+    return Gaussians(**many)
 
 
 def _header() -> str:

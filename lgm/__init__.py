@@ -8,6 +8,6 @@ from .model import LGM
 from .presets import PRESETS, Preset
 from .weights import load_model
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = ["LGM", "PRESETS", "Gaussians", "Preset", "cameras", "io", "load_model", "mesh", "render"]

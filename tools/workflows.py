@@ -6,7 +6,8 @@ They go into example_workflows/ and subgraphs/; NAME makes only that one. The Co
 in its custom_nodes, and nothing that changes the page. Needs this project's requirements, the
 Python package playwright, and an installed Chromium or Chrome. What the workflows are is written in
 tools/workflows/graphs.py; the page itself builds them, so that they are what a user would save, and
-runs them, so that their pictures show what they make.
+runs them, so that their pictures show what they make. Workflows that need large model files are not
+run; these may be empty files under the right names, and the pictures are sketches.
 """
 
 from __future__ import annotations
@@ -63,7 +64,10 @@ def main() -> None:
         for workflow in chosen(WORKFLOWS, options.names):
             write_json(EXAMPLES / f"{workflow.name}.json", workflow_file(page, workflow))
             if options.pictures:
-                picture = thumbnails.DRAWN[workflow.name](ran(page, options.url, workflow))
+                if workflow.name in thumbnails.SKETCHED:
+                    picture = thumbnails.SKETCHED[workflow.name]()
+                else:
+                    picture = thumbnails.DRAWN[workflow.name](ran(page, options.url, workflow))
                 path = EXAMPLES / f"{workflow.name}.jpg"
                 path.write_bytes(thumbnails.jpeg(picture))
                 print(path.relative_to(ROOT))

@@ -22,6 +22,9 @@ PROBE = Path(__file__).with_name("probe")
 # not serve the scripts of a folder with a space in its name.)
 PACK = "LGM-Splats-test"
 
+# A browser that draws in software holds up one of so few: torch's threads would all wait for it.
+FEW_CORES = 4
+
 
 def find_comfyui() -> Path | None:
     """COMFYUI_DIR, else the ComfyUI in whose custom_nodes folder this repository lies.
@@ -161,12 +164,14 @@ class Server(Client):
             *shlex.split(os.environ.get("COMFYUI_ARGS", "")),
             *self.flags,
         ]
-        offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONUTF8": "1"}
+        env = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONUTF8": "1"}
+        if (os.cpu_count() or 1) <= FEW_CORES:
+            env["OMP_NUM_THREADS"] = "1"
         with self.log_file.open("wb") as log:
             self.process = subprocess.Popen(
                 command,
                 cwd=self.base,
-                env={**os.environ, **offline},
+                env={**os.environ, **env},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

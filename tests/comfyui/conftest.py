@@ -1,4 +1,6 @@
 import os
+import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -6,6 +8,7 @@ import pytest
 
 from .comfyui import PACK, Server, find_comfyui, find_python, snapshot
 from .page import browser
+from .workflows import EXAMPLES, models_of, read
 
 HERE = Path(__file__).parent
 TOLD = pytest.StashKey[list[str]]()
@@ -68,6 +71,32 @@ def start_server(comfyui, python, tmp_path_factory):
 @pytest.fixture(scope="session")
 def server(start_server) -> Server:
     return start_server()
+
+
+@pytest.fixture(scope="session")
+def model_files(comfyui, python, tmp_path_factory) -> Path:
+    """A models folder with every file that an example workflow names: encoders and VAEs as large as
+    the real ones, U-Nets reduced, values random.
+    """
+    from .released_files import UNET, place_in_models
+
+    folder = tmp_path_factory.mktemp("models")
+    place_in_models(folder, unet_config=UNET | {"attention_resolutions": [2]})
+    script = Path(__file__).with_name("zero123_file.py")
+    zero123 = folder / "checkpoints" / "stable_zero123.ckpt"
+    subprocess.run([python, "-B", script, comfyui, zero123], check=True, cwd=folder)
+    named = {name for workflow in EXAMPLES for name in models_of(read(workflow))}
+    assert named == {path.relative_to(folder).as_posix() for path in folder.glob("*/*")}
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def with_models(server, model_files) -> Server:
+    """The server, with these models."""
+    models = server.base / "models"
+    shutil.copytree(model_files, models, copy_function=os.link, dirs_exist_ok=True)
+    return server
 
 
 @pytest.fixture(scope="session")

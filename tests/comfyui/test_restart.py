@@ -10,7 +10,7 @@ from .workflows import SAVED, essence, label, read, twin
 
 
 @pytest.fixture(scope="module")
-def restarted(server, object_info):
+def restarted(server, object_info, with_models):
     """The server with the saved workflows in its user folder, gone and come back."""
     for workflow in SAVED:
         status, _ = server.fetch(f"/userdata/{stored(workflow)}", read(workflow))

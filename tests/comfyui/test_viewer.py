@@ -392,6 +392,7 @@ def test_turntable_turns_until_it_is_told_not_to(classic, object_info, ball):
     after = viewer.js("return v.orbit()")
     assert (after["azimuth"] - before["azimuth"]) % 360 > 2  # it stays where it stood
     assert after["distance"] == pytest.approx(before["distance"], rel=1e-3)
+    viewer.wait()  # it draws once more, where it stopped
     frames = classic.page.evaluate(f"() => {FIRST}.engine.frames")
     classic.settle(500)
     assert classic.page.evaluate(f"() => {FIRST}.engine.frames") == frames

@@ -12,7 +12,19 @@ from .comfyui import ROOT
 from .page import open_page
 from .prompts import saved
 from .test_nodes import NODES
-from .workflows import BLUEPRINTS, EXAMPLES, KEPT, SAVED, essence, keep, label, read, twin, version
+from .workflows import (
+    BLUEPRINTS,
+    EXAMPLES,
+    KEPT,
+    SAVED,
+    essence,
+    keep,
+    label,
+    models_of,
+    read,
+    twin,
+    version,
+)
 
 RENDERERS = {"classic": False, "vue": True}
 
@@ -38,6 +50,11 @@ WIRE = """() => {
 }"""
 
 
+@pytest.fixture(scope="module", autouse=True)
+def models(with_models):
+    """Every test here runs where no model is missing, if it doesn't start a server of its own."""
+
+
 @pytest.fixture(scope="module", params=RENDERERS)
 def renderer(request) -> str:
     return request.param
@@ -46,6 +63,13 @@ def renderer(request) -> str:
 @pytest.fixture(scope="module")
 def page(chromium, server, object_info, renderer):
     with open_page(chromium, server, vue=RENDERERS[renderer]) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def page_without_models(chromium, start_server):
+    with open_page(chromium, start_server(), vue=True) as opened:
+        opened.settle(4000)  # it opens its default workflow late
         yield opened
 
 
@@ -97,7 +121,8 @@ def test_page_links_to_the_saved_file(server, page, object_info):
 
 @pytest.mark.parametrize("workflow", EXAMPLES, ids=label)
 def test_workflow_runs_in_the_page(server, page, renderer, shots, workflow):
-    server.forget()
+    if not models_of(read(workflow)):  # else minutes of work, seen through the API
+        server.forget()
     page.problems()  # of the test before, if it failed
     page.load(read(workflow))
     page.settle()
@@ -112,6 +137,24 @@ def test_workflow_runs_in_the_page(server, page, renderer, shots, workflow):
     kept = KEPT / version() / workflow.name
     assert read(workflow) == read(kept), f"{workflow.name} changed: see docs/testing.md"
     assert essence(prompt) == essence(read(twin(kept)))
+
+
+@pytest.mark.parametrize(
+    "workflow", [path for path in EXAMPLES if models_of(read(path))], ids=label
+)
+def test_missing_models_are_offered(page_without_models, shots, workflow):
+    """With their addresses, as the page's own list of them shows."""
+    page = page_without_models
+    models = models_of(read(workflow))
+    page.load(read(workflow))
+    page.settle()
+    page.page.get_by_text("Show missing models").click()
+    page.settle()
+    page.page.screenshot(path=shots / f"{workflow.stem} (missing).png")
+    assert page.page.get_by_text(f"Missing Models ({len(models)})").count() == 1
+    for path in models:
+        assert page.page.get_by_title(path.split("/")[1]).count(), path
+    assert page.page.get_by_text("Download", exact=True).count() == len(models)
 
 
 def test_saved_mesh_is_shown_in_its_colors(chromium, start_server, shots):

@@ -52,5 +52,15 @@ def essence(prompt: dict) -> dict:
     }
 
 
+def models_of(workflow: dict) -> dict[str, str]:
+    """Files that a workflow offers when they are missing: "folder/name" in models -> address."""
+    inside = [graph["nodes"] for graph in workflow.get("definitions", {}).get("subgraphs", [])]
+    return {
+        f"{model['directory']}/{model['name']}": model["url"]
+        for node in sum(inside, workflow["nodes"])
+        for model in node["properties"].get("models", [])
+    }
+
+
 def label(path: Path) -> str:
     return f"{path.parent.name}/{path.stem}"

@@ -17,7 +17,7 @@
     throw new Error(`no ${what} ${name} among ${(list ?? []).map((item) => item.name)}`)
   }
 
-  function add(key, { type, title, widgets, width }) {
+  function add(key, { type, title, widgets, width, models }) {
     const made = LiteGraph.createNode(type)
     if (!made) throw new Error(`the page can't make a ${type}`)
     graph.add(made)
@@ -25,6 +25,7 @@
     if (type === "MarkdownNote") Object.assign(made, COLORS.note)
     const pack = made.constructor.nodeData?.python_module
     if (pack) made.properties.cnr_id = pack.startsWith("custom_nodes.") ? "lgm-splats" : "comfy-core"
+    if (models.length) made.properties.models = models
     made.properties.key = key // how the functions here know it; taken away when saved
     for (const [name, value] of Object.entries(widgets)) {
       const widget = made.widgets[find(made.widgets, name, `widget of ${type}`)]

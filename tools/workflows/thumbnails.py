@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import math
+import random
 from collections.abc import Callable
 from dataclasses import replace
 
 import av
 import numpy as np
 import torch
-from PIL import Image, ImageChops, ImageDraw, ImageOps
+from PIL import Image, ImageChops, ImageDraw, ImageFont, ImageOps
 
 from lgm.cameras import orbit_poses
 from lgm.io import read_ply
@@ -18,6 +19,7 @@ from lgm.io.gltf import parse
 from lgm.mesh import Mesh
 from lgm.mesh.draw import draw_mesh
 from lgm.mesh.texture import normals_of
+from lgm.pipeline import example_objects, view_files
 from lgm.turntable import draw
 from lgm.video import to_bytes_image
 
@@ -28,6 +30,7 @@ SCALE = 2  # drawn larger, for smooth edges
 MOST_BYTES = 80_000
 TOP, BOTTOM = (250, 247, 242), (214, 222, 232)  # colors of the background
 CORNER = 18
+INK = (52, 84, 120)
 VIEW = {"azimuth": 30.0, "elevation": 15.0}  # degrees, of the pictures made here
 
 
@@ -95,6 +98,83 @@ def mesh(outputs: Outputs) -> Image.Image:
     tile(canvas, opened(outputs("texture")[0]), 372, 372, 120)
     return canvas
 
+
+# Sketches, of workflows whose models are too large to run here: they show the way, not a result.
+
+
+def from_text() -> Image.Image:
+    canvas = background()
+    words(canvas, "\u201ca plush toy cow\u201d", 62)
+    return sketch(canvas, "spot")
+
+
+def from_image() -> Image.Image:
+    canvas = background()
+    tile(canvas, colors_of("fox", 0)[0], 201, 14, 110)
+    return sketch(canvas, "fox", 1)
+
+
+def from_edited_views() -> Image.Image:
+    canvas = background()
+    tile(canvas, colors_of("spot", 0)[0], 201, 14, 110)
+    sketch(canvas, "spot")
+    draw_ = ImageDraw.Draw(canvas)
+    ends = [(118, 178), (58, 238)]  # a pencil on the first view
+    for color, width in (((250, 250, 250), 22), ((232, 150, 40), 14)):
+        draw_.line([tuple(SCALE * v for v in end) for end in ends], color, width * SCALE)
+    tip = [(52, 245), (53, 231), (65, 243)]
+    draw_.polygon([tuple(SCALE * v for v in corner) for corner in tip], (70, 60, 50))
+    return canvas
+
+
+def from_other_models() -> Image.Image:
+    canvas = background()
+    words(canvas, "any multi-view model", 62)
+    return sketch(canvas, "fox", 1)
+
+
+def sketch(canvas: Image.Image, name: str, side: int = 0) -> Image.Image:
+    """Below what is there: the outlines of an object from four sides, and one side in spots."""
+    for number in range(4):
+        _, alpha = colors_of(name, number)
+        outline = Image.new("RGB", alpha.size, "white")
+        outline.paste(INK, mask=alpha)
+        tile(canvas, outline, 22 + number * 120, 158, 108)
+    colors, alpha = colors_of(name, side)
+    draw_, made, size = ImageDraw.Draw(canvas), random.Random(0), 250
+    shown, solid = colors.resize((size, size)), alpha.resize((size, size))
+    for _ in range(9000):
+        x, y = made.randrange(size), made.randrange(size)
+        if solid.getpixel((x, y)) > 127:
+            center = [SCALE * v for v in (131 + x, 270 + y)]
+            radii = [SCALE * made.uniform(1.5, 4.5) for _ in range(2)]
+            box = [c + sign * r for sign in (-1, 1) for c, r in zip(center, radii, strict=True)]
+            draw_.ellipse(box, shown.getpixel((x, y)))
+    for top in (134, 274):
+        arrow = [(244, top), (268, top), (256, top + 14)]
+        draw_.polygon([tuple(SCALE * v for v in corner) for corner in arrow], INK)
+    return canvas
+
+
+def colors_of(name: str, number: int) -> tuple[Image.Image, Image.Image]:
+    """An example's picture on white and its alpha."""
+    picture = Image.open(view_files(example_objects()[name])[number]).convert("RGBA")
+    white = Image.new("RGBA", picture.size, "white")
+    return Image.alpha_composite(white, picture).convert("RGB"), picture.getchannel("A")
+
+
+def words(canvas: Image.Image, text: str, y: int) -> None:
+    font = ImageFont.load_default(38 * SCALE)
+    middle = (canvas.width / 2, y * SCALE)
+    ImageDraw.Draw(canvas).text(middle, text, INK, font=font, anchor="mm")
+
+
+SKETCHED = {
+    "Text to Splat and Mesh": from_text,
+    "Image to Splat and Mesh": from_image,
+    "Image to Edited Views to Splat": from_edited_views,
+    "Other Multi-View Model to Splat": from_other_models,
+}
 
 DRAWN = {
     "Four Views to Splat": four_views,
