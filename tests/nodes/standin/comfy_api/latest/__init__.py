@@ -41,7 +41,9 @@ class _Input:
 
     def info(self) -> list:
         """The entry of this input in /object_info."""
-        options = {WIRE.get(k, k): v for k, v in self.options.items() if k != "optional"}
+        given = self.options | self.options.get("extra_dict", {})
+        kept = given.keys() - {"optional", "extra_dict"}
+        options = {WIRE.get(k, k): v for k, v in given.items() if k in kept}
         if self.io_type == "COMFY_DYNAMICCOMBO_V3":
             options["options"] = [
                 {"key": option.key, "inputs": _inputs_info(option.inputs)}
