@@ -121,9 +121,10 @@ class Server(Client):
         base: Path,
         flags: tuple[str, ...] = (),
         api_nodes: bool = False,  # without these, the page forbids itself more
+        beside_browser: bool = False,  # see FEW_CORES
     ):
         super().__init__(free_port())
-        self.api_nodes = api_nodes
+        self.api_nodes, self.beside_browser = api_nodes, beside_browser
         self.comfyui, self.python, self.base, self.flags = comfyui, python, base, flags
         self.log_file = base / "server.log"
         self.process: subprocess.Popen | None = None
@@ -145,6 +146,10 @@ class Server(Client):
     def log(self) -> str:
         return self.log_file.read_text(encoding="utf-8", errors="replace")
 
+    def give(self, models: Path) -> None:
+        """Put a folder of models, by links, among the server's own."""
+        shutil.copytree(models, self.base / "models", copy_function=os.link, dirs_exist_ok=True)
+
     def start(self, wait: float = 300) -> None:
         """Returns when the server answers; a slow disk may need minutes to load torch.
 
@@ -164,14 +169,14 @@ class Server(Client):
             *shlex.split(os.environ.get("COMFYUI_ARGS", "")),
             *self.flags,
         ]
-        env = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONUTF8": "1"}
-        if (os.cpu_count() or 1) <= FEW_CORES:
-            env["OMP_NUM_THREADS"] = "1"
+        env = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONUTF8": "1"}
+        if self.beside_browser and (os.cpu_count() or 1) <= FEW_CORES:
+            env.setdefault("OMP_NUM_THREADS", "1")
         with self.log_file.open("wb") as log:
             self.process = subprocess.Popen(
                 command,
                 cwd=self.base,
-                env={**os.environ, **env},
+                env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

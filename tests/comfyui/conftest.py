@@ -51,10 +51,10 @@ def start_server(comfyui, python, tmp_path_factory):
     servers = []
 
     def start(
-        *flags: str, checkout: Path = comfyui, python: str = python, api_nodes: bool = False
+        *flags: str, checkout: Path = comfyui, python: str = python, **options: bool
     ) -> Server:
         before.setdefault(checkout, snapshot(checkout))
-        server = Server(checkout, python, tmp_path_factory.mktemp("server"), flags, api_nodes)
+        server = Server(checkout, python, tmp_path_factory.mktemp("server"), flags, **options)
         servers.append(server)
         server.start()
         return server
@@ -70,7 +70,7 @@ def start_server(comfyui, python, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def server(start_server) -> Server:
-    return start_server()
+    return start_server(beside_browser=True)
 
 
 @pytest.fixture(scope="session")
@@ -94,8 +94,7 @@ def model_files(comfyui, python, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def with_models(server, model_files) -> Server:
     """The server, with these models."""
-    models = server.base / "models"
-    shutil.copytree(model_files, models, copy_function=os.link, dirs_exist_ok=True)
+    server.give(model_files)
     return server
 
 

@@ -40,7 +40,7 @@ def comfy_test() -> str:
 
 
 @pytest.fixture(scope="module")
-def attached(comfy_test, start_server):
+def attached(comfy_test, start_server, model_files):
     """A server whose copy of the pack is what the registry's archive holds."""
     server = start_server()
     if (ROOT / ".comfyignore").exists():
@@ -49,6 +49,7 @@ def attached(comfy_test, start_server):
         for name in filter(None, left_out.decode().split("\0")):
             (server.pack / name).unlink(missing_ok=True)
     (server.pack / "workflows").mkdir()
+    server.give(model_files)
     return server
 
 

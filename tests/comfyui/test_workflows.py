@@ -165,7 +165,7 @@ def test_saved_mesh_is_shown_in_its_colors(chromium, start_server, shots):
     inputs["LGM_SplatToMesh"] |= {"faces": 3004, "resolution": 64}
     inputs["LGM_BakeSplatTexture"] |= {"size": 256, "views": 6}
     (save,) = (key for key, node in prompt.items() if node["class_type"] == "SaveGLB")
-    with open_page(chromium, start_server(api_nodes=True), vue=True) as page:
+    with open_page(chromium, start_server(api_nodes=True, beside_browser=True), vue=True) as page:
         page.settle(4000)  # it opens its default workflow late
         page.load_prompt(prompt)
         assert page.run() == "success"
