@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import gzip
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
@@ -11,6 +13,11 @@ from string import Template
 
 ASSETS = Path(__file__).with_name("assets")
 FURTHER = " Further down, they have become a mesh."
+WEB = (ASSETS / "web", Path(__file__).parents[1] / "web")  # of a package, of a checkout
+OPENER = (
+    '<div class="tools" id="opener" hidden><button>Open in the 3D viewer</button>'
+    "<span>any side, depth, normals, crop, compare</span></div>"
+)
 MESH_FILE = '<li><a href="mesh.glb" download="mesh.glb">mesh.glb</a></li>'
 
 
@@ -41,6 +48,39 @@ class DemoMesh:
 
 
 @dataclass(frozen=True)
+class DemoViewer:
+    """The node's viewer, which the page starts when asked to, and the splat for it."""
+
+    code: Mapping[str, str]  # see `viewer_code`
+    splat: bytes  # .spz
+    elevation: float  # degrees, of the turning picture
+    level: bool = True  # whether the model saw the object from its own height: to compare with
+
+    def html(self) -> str:
+        packed = gzip.compress(json.dumps(self.code).encode(), mtime=0)
+        return _filled(
+            "viewer.html",
+            code=base64.b64encode(packed).decode(),
+            splat=base64.b64encode(self.splat).decode(),
+            elevation=self.elevation,
+            level=str(self.level).lower(),
+        )
+
+
+def viewer_code() -> dict[str, str]:
+    """The files of the node's viewer, path -> text; empty where they are not installed."""
+    for web in WEB:
+        engine = [web / "vendor" / name for name in ("viewer-engine.mjs", "LICENSES.txt")]
+        modules = sorted((web / "viewer").glob("*.*"))
+        if modules and all(path.is_file() for path in engine):
+            return {
+                path.relative_to(web).as_posix(): path.read_text(encoding="utf-8")
+                for path in [*modules, *engine]
+            }
+    return {}
+
+
+@dataclass(frozen=True)
 class DemoPage:
     """What the page shows; pictures and video are file bytes."""
 
@@ -55,6 +95,7 @@ class DemoPage:
     mesh: DemoMesh | None
     seconds: Mapping[str, float]  # stage -> wall-clock time
     credits: str = ""
+    viewer: DemoViewer | None = None
 
     def html(self) -> str:
         total = {**self.seconds, "total": sum(self.seconds.values())}
@@ -71,6 +112,8 @@ class DemoPage:
             further=FURTHER if self.mesh else "",
             mesh_file=MESH_FILE if self.mesh else "",
             mesh=self.mesh.html() if self.mesh else "",
+            opener=OPENER if self.viewer else "",
+            viewer=self.viewer.html() if self.viewer else "",
             seconds="".join(
                 f"<tr><td>{escape(name)}</td><td>{seconds:.2f} s</td></tr>"
                 for name, seconds in total.items()

@@ -17,7 +17,8 @@ from torch import Tensor
 from . import io, video
 from .cameras import input_poses, orbit_poses
 from .gaussians import Gaussians
-from .page import DemoMesh, DemoPage
+from .io.spz import write_spz
+from .page import DemoMesh, DemoPage, DemoViewer, viewer_code
 from .preprocess import (
     MATTE_NOISE,
     Matte,
@@ -47,6 +48,7 @@ NOVEL_VIEWS = tuple(
 NOVEL_CAPTIONS = tuple(f"{azimuth}°, {elevation}° up" for azimuth, elevation in NOVEL_VIEWS)
 VIEW_CAPTIONS = ("0°, front", "90°, its own left", "180°, back", "270°, its own right")
 DEMO_SIZE, DEMO_FRAMES = 384, 96  # pixels; 3.2 s at 30 frames a second
+TURNTABLE_ELEVATION = 15  # degrees
 DEMO_MESH = {"faces": 20_000, "texture_size": 1024, "resolution": 160, "views": 24}  # for 1 MB
 ROUNDING = 0.02  # of a mask's aspect ratio, when it has other pixels than its picture
 PICTURE_SIDE = 1024  # pixels; larger pictures are averaged down to at least this
@@ -294,7 +296,7 @@ def write_results(
     with stages.stage("render 8 novel views"):
         novel = list(draw(gaussians, orbit_poses(*zip(*NOVEL_VIEWS, strict=True)), DEMO_SIZE))
     with stages.stage(f"render {DEMO_FRAMES} frames"):
-        frames = list(progress(turntable(gaussians, DEMO_FRAMES, DEMO_SIZE, elevation=15)))
+        frames = list(progress(turntable(gaussians, DEMO_FRAMES, DEMO_SIZE, TURNTABLE_ELEVATION)))
     solid = write_mesh(gaussians, out / "mesh.glb", stages) if with_mesh else None
     with stages.stage("encode pictures, video"):
         shown = composite_on_white(views) if views.shape[1] == 4 else views
@@ -302,6 +304,9 @@ def write_results(
         (out / "turntable.mp4").write_bytes(movie)
         (out / "views.png").write_bytes(video.png(video.contact_sheet(shown, columns=4)))
         (out / "novel.png").write_bytes(video.png(video.contact_sheet(novel, columns=4)))
+        code = viewer_code()
+        spz = write_spz(None, gaussians)
+        viewer = DemoViewer(code, spz, TURNTABLE_ELEVATION, not elevation) if code else None
     sprite = frames[::2]
     page = DemoPage(
         title=title,
@@ -315,6 +320,7 @@ def write_results(
         mesh=solid,
         seconds=stages.seconds,
         credits=credits,
+        viewer=viewer,
     )
     (out / "index.html").write_text(page.html(), encoding="utf-8")
 

@@ -1,7 +1,9 @@
 """The demo's page as text, and in a browser where playwright and Chromium or Chrome are there."""
 
 import base64
+import gzip
 import io
+import json
 import math
 import re
 import shutil
@@ -13,11 +15,16 @@ import torch
 import trimesh
 from PIL import Image
 
+from lgm import io as splat_io
+from lgm import page as page_module
 from lgm import video
 from lgm.cameras import orbit_poses
+from lgm.gaussians import Gaussians
+from lgm.io.spz import write_spz
 from lgm.mesh import Mesh
 from lgm.mesh.draw import draw_mesh
-from lgm.page import DemoMesh, DemoPage
+from lgm.page import DemoMesh, DemoPage, DemoViewer, viewer_code
+from lgm.turntable import draw
 
 FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 AZIMUTH, ELEVATION, FOVY, SIDE = 30, 15, 35, 256
@@ -62,12 +69,12 @@ def solid(mesh) -> DemoMesh:
     )
 
 
-def page_html(solid: DemoMesh | None) -> str:
+def page_html(solid: DemoMesh | None, viewer: DemoViewer | None = None) -> str:
     frames = [torch.full((3, 8, 8), shade) for shade in (0.0, 0.3, 0.6, 0.9)]
     pictures = {str(number): video.jpeg(frame) for number, frame in enumerate(frames)}
     sprite = video.jpeg(video.contact_sheet(torch.stack(frames), columns=2))
     return DemoPage(
-        "<Cup>", 65536, pictures, pictures, sprite, 4, 2, b"", solid, {"read": 1.5}
+        "<Cup>", 65536, pictures, pictures, sprite, 4, 2, b"", solid, {"read": 1.5}, "", viewer
     ).html()
 
 
@@ -284,3 +291,113 @@ def test_nothing_sticks_out_sideways(chromium, request, which):
         page.set_viewport_size({"width": width, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.context.close()
+
+
+@pytest.fixture(scope="module")
+def splat() -> Gaussians:
+    """Soft blobs of all colors, as wide as what LGM makes."""
+    generator = torch.Generator().manual_seed(3)
+    positions, scales, rotations, colors = (
+        torch.rand(1, 400, width, generator=generator) for width in (3, 3, 4, 3)
+    )
+    return Gaussians(
+        (positions - 0.5) * torch.tensor([0.9, 0.6, 0.4]),
+        torch.full((1, 400, 1), 0.8),
+        0.01 + 0.03 * scales,
+        torch.nn.functional.normalize(rotations - 0.5, dim=-1),
+        colors,
+    )
+
+
+@pytest.fixture(scope="module")
+def viewer(splat) -> DemoViewer:
+    return DemoViewer(viewer_code(), write_spz(None, splat), ELEVATION)
+
+
+@pytest.fixture(scope="module")
+def viewer_path(solid, viewer, tmp_path_factory):
+    return written(page_html(solid, viewer), tmp_path_factory.mktemp("page"))
+
+
+def test_page_holds_viewer_splat_and_licenses(viewer, splat):
+    html = page_html(None, viewer)
+    packed = dict(re.findall(r'<script type="text/plain" id="([^"]*)">(.*?)</script>', html))
+    found = splat_io.read_splat_file(base64.b64decode(packed["splat"]), ".spz")
+    torch.testing.assert_close(found.positions, splat.positions, atol=1e-4, rtol=0)
+    code = json.loads(gzip.decompress(base64.b64decode(packed["viewer-code"])))
+    assert {"viewer/viewer.mjs", "viewer/viewer.css", "vendor/viewer-engine.mjs"} < set(code)
+    assert "MIT" in code["vendor/LICENSES.txt"]
+    assert not re.search(r"https?://|//cdn|@import", html)
+
+
+def test_without_the_viewers_files_there_is_no_button(monkeypatch, tmp_path):
+    (tmp_path / "viewer").mkdir()
+    (tmp_path / "viewer" / "viewer.mjs").touch()  # but no engine
+    monkeypatch.setattr(page_module, "WEB", (tmp_path, tmp_path / "nowhere"))
+    assert viewer_code() == {}
+    assert "opener" not in page_html(None)
+
+
+def opened_viewer(browser, path, **context):
+    page, complaints = opened(browser, path, **context)
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.locator("#opener button").click()
+    page.wait_for_selector(".viewer.live", timeout=60_000)
+    return page, complaints, asked
+
+
+def test_viewer_shows_the_splat_as_our_own_renderer_draws_it(chromium, viewer_path, splat):
+    page, complaints, asked = opened_viewer(chromium, viewer_path, reduced_motion="reduce")
+    page.locator("[data-tool=picture]").click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save picture").click()
+    shown = Image.open(download.value.path()).convert("RGBA")
+    white = Image.new("RGBA", shown.size, "white")
+    shown = np.asarray(Image.alpha_composite(white, shown).convert("RGB")) / 255
+    (drawn,) = draw(splat, orbit_poses([0.0], ELEVATION), shown.shape[0])
+    error = np.square(shown - drawn.permute(1, 2, 0).numpy()).mean()
+    assert -10 * math.log10(error) >= 33
+    assert asked and {url.split(":")[0] for url in asked} <= {"blob", "data"}
+    page.context.close()
+    assert not complaints
+
+
+def test_viewer_compares_with_mesh_and_with_what_the_model_saw(chromium, viewer_path):
+    page, complaints, _ = opened_viewer(chromium, viewer_path)
+    page.locator("[data-tool=compare]").click()
+    canvas, pictures = page.locator(".lgm-canvas"), []
+    for name in ("Mesh", "Picture 2"):
+        page.get_by_role("button", name=name, exact=True).click()
+        page.wait_for_timeout(500)
+        pictures.append(canvas.evaluate("canvas => canvas.toDataURL()"))
+    assert len(set(pictures)) == 2
+    for width in (320, 390, 760, 1400):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        last = page.locator(".lgm-bar button").last.bounding_box()
+        frame = page.locator(".lgm-bar").bounding_box()
+        assert last["x"] + last["width"] <= frame["x"] + frame["width"]
+    page.context.close()
+    assert not complaints
+
+
+def test_a_viewer_that_does_not_start_leaves_the_turning_picture(chromium, viewer_path, tmp_path):
+    html = viewer_path.read_text(encoding="utf-8")
+    broken = re.sub(r'(id="splat">)[^<]*', r"\1AAAA", html)
+    page, _ = opened(chromium, written(broken, tmp_path))
+    page.locator("#opener button").click()
+    page.get_by_text("The viewer did not start here").wait_for()
+    stage = page.locator("#stage")
+    before = stage.get_attribute("aria-valuenow")
+    stage.press("ArrowLeft")
+    assert stage.get_attribute("aria-valuenow") != before
+    page.context.close()
+
+
+def test_without_webgl_the_viewer_is_not_offered(browsers, viewer_path):
+    with browsers(["--no-sandbox", "--disable-3d-apis"]) as browser:
+        page, complaints = opened(browser, viewer_path)
+        page.wait_for_timeout(300)
+        assert page.locator("#opener").is_hidden() and page.locator("#stage").is_visible()
+        assert not complaints

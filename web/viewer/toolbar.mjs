@@ -14,15 +14,13 @@ const percent = (value) => `${Math.round(100 * value)} %`
 
 /** @param {import("./viewer.mjs").Viewer} viewer */
 export function makeToolbar(viewer) {
+  const { words } = viewer
   const tools = Object.entries({
     look: ["Look", "View mode, splat size, opacity cut, background"],
-    camera: ["Camera", "Named views and lens. The camera goes out of the node"],
-    crop: [
-      "Crop",
-      "Cut the splat with a box, by opacity or by size. The rest goes out of the node",
-    ],
+    camera: ["Camera", words.camera],
+    crop: ["Crop", words.crop],
     compare: ["Compare", "Splat against splat, mesh or picture"],
-    picture: ["Picture", "Save what you see, and what the node's picture will show"],
+    picture: ["Picture", words.picture],
   }).map(([name, [text, title]]) => tool(viewer, name, text, title))
   const turntable = action("turntable", "Turntable", () =>
     viewer.setLook({ turntable: !viewer.state.look.turntable }),
@@ -109,10 +107,7 @@ function lookPanel(viewer) {
     change: (scale) => viewer.setLook({ scale }),
   })
   const cut = slider({
-    ...{
-      label: "Hide faint",
-      title: "Hides what is less opaque, here only: see Crop for the graph",
-    },
+    ...{ label: "Hide faint", title: viewer.words.faint },
     ...{ min: 0, max: 1, step: 0.01, text: percent },
     change: (opacity_cut) => viewer.setLook({ opacity_cut }),
   })
@@ -159,6 +154,7 @@ function lookPanel(viewer) {
 }
 
 function cameraPanel(viewer) {
+  const { words } = viewer
   const button = (text, title, onclick) => el("button", { type: "button", text, title, onclick })
   const models = Object.keys(MODEL_VIEWS).map((name) =>
     button(name, `LGM's own camera: ${name.toLowerCase()}`, () => viewer.lookAsModel(name)),
@@ -183,14 +179,13 @@ function cameraPanel(viewer) {
   const update = () => {
     lens.set(viewer.orbit().fov)
     const connected = viewer.payload?.camera ? "the connected camera" : "the front"
-    whose.textContent = viewer.state.camera
-      ? "This camera goes out of the node when the graph runs."
-      : `The camera is ${connected} until you move the view.`
+    whose.textContent = viewer.state.camera ? words.moved : words.start(connected)
   }
   return { element, update }
 }
 
 function cropPanel(viewer) {
+  const { words } = viewer
   const box = el("button", {
     ...{ type: "button", class: "lgm-toggle", text: "Box" },
     title: "Keep only what is inside the box; drag its colored handles",
@@ -233,8 +228,8 @@ function cropPanel(viewer) {
     const { count, kept: left } = counts(viewer)
     all.disabled = isUnedited(viewer.state.edit)
     kept.textContent = all.disabled
-      ? "Drag a colored handle, or a slider. The graph gets what stays."
-      : `${left.toLocaleString()} of ${count.toLocaleString()} stay, for the graph's next run.`
+      ? words.uncropped
+      : words.cropped(left.toLocaleString(), count.toLocaleString())
   }
   return { element, update }
 }
@@ -270,9 +265,10 @@ function comparePanel(viewer) {
 }
 
 function picturePanel(viewer) {
+  const { words } = viewer
   const save = el("button", {
     ...{ type: "button", class: "lgm-primary", text: "Save picture" },
-    title: "Downloads what you see, with alpha, in the node's width and height",
+    title: words.save,
     onclick: () => viewer.savePicture(),
   })
   const hint = el("p", { class: "lgm-hint" })
@@ -280,9 +276,7 @@ function picturePanel(viewer) {
   const update = () => {
     const { width, height } = viewer.host.pictureSize()
     save.textContent = `Save picture, ${width} × ${height}`
-    hint.textContent = viewer.host.sendsSeen()
-      ? "As seen: this picture goes out of the node when the graph runs."
-      : "The node's picture is drawn exactly from this camera when the graph runs."
+    hint.textContent = viewer.host.sendsSeen() ? words.seen : words.drawn
   }
   return { element, update }
 }

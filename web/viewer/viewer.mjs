@@ -16,7 +16,9 @@
  *   pictureSize: () => { width: number, height: number },
  *   sendsSeen: () => boolean,
  *   changed: () => void,
+ *   alone?: boolean,
  * }} Host
+ *   alone: there is no graph that gets the results
  */
 import {
   fitTo,
@@ -43,12 +45,11 @@ import { pick } from "./splats.mjs"
 import { defaultState, promptValue, readState, roundAll } from "./state.mjs"
 import { addStyle } from "./style.mjs"
 import { makeToolbar } from "./toolbar.mjs"
+import { wordsOf } from "./words.mjs"
 
 export const DROPPABLE = /\.(ply|splat|spz|ksplat|sog|glb)$/i
 const READABLE = /\.(ply|splat|spz|glb)$/i // by the graph; others go there as .ply
 const TURNTABLE = 30 // degrees a second
-const EMPTY =
-  "Run the graph to see the splat, or drop a .ply, .splat, .spz, .ksplat, .sog or .glb here."
 
 const still = matchMedia("(prefers-reduced-motion: reduce)")
 
@@ -56,6 +57,7 @@ export class Viewer {
   /** @param {Host} host */
   constructor(host) {
     this.host = host
+    this.words = wordsOf(host)
     this.state = defaultState()
     /** @type {Payload | null} */ this.payload = null
     this.contents = new Contents(host)
@@ -86,7 +88,7 @@ export class Viewer {
     )
     this.tags = [el("span", { class: "lgm-tag" }), el("span", { class: "lgm-tag" })]
     this.facts = el("div", { class: "lgm-facts" })
-    this.message = el("div", { class: "lgm-message", role: "status", text: EMPTY })
+    this.message = el("div", { class: "lgm-message", role: "status", text: this.words.empty })
     this.stage = el("div", { class: "lgm-stage" }, this.canvas)
     this.toolbar = makeToolbar(this)
     this.overlay = makeOverlay(this)
@@ -351,7 +353,8 @@ export class Viewer {
   /** Shows the result that a workflow was saved with, unless the server has forgotten it since. */
   async showLast(/** @type {Payload} */ payload) {
     await this.show(payload)
-    if (this.element.dataset.state === "error" && !this.isFilled()) this.say(EMPTY, "empty")
+    const failed = this.element.dataset.state === "error" && !this.isFilled()
+    if (failed) this.say(this.words.empty, "empty")
   }
 
   /** The file that was dropped in an earlier session. */
@@ -386,7 +389,7 @@ export class Viewer {
 
   clear() {
     this.contents.clear()
-    this.say(EMPTY, "empty")
+    this.say(this.words.empty, "empty")
     this.invalidate()
   }
 
@@ -597,7 +600,7 @@ export class Viewer {
   /** @param {boolean} gone whether the graphics context is away */
   lost(gone) {
     if (gone) this.say("The graphics context was lost; waiting for it to come back.", "error")
-    else this.say(this.isFilled() ? "" : EMPTY, this.isFilled() ? "ready" : "empty")
+    else this.say(this.isFilled() ? "" : this.words.empty, this.isFilled() ? "ready" : "empty")
   }
 
   async fullScreen() {
