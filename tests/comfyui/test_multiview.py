@@ -1,19 +1,38 @@
-"""MVDream and ImageDream by ComfyUI's own sampler, with reduced networks.
+"""MVDream and ImageDream in ComfyUI, with reduced networks: by its own sampler, and by the node
+that draws with the library alone.
 
-Most of it is measured in one process of ComfyUI's Python (`multiview_core.py`); what the page would
-do is done on a server.
+Most of the first is measured in one process of ComfyUI's Python (`multiview_core.py`); what the
+page would do is done on a server.
 """
 
+import io
 import json
+import os
+import shutil
 import struct
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load, save_file
 
+from .client import PREVIEW_MESSAGES, Run, files
 from .comfyui import PACK, PROBE, ROOT, Server
+from .prompts import node
+from .released_files import (
+    IP_DIM,
+    SCHEDULER,
+    TEXT,
+    UNET,
+    VAE,
+    VISION,
+    write_tokenizer,
+    write_vae,
+)
 
 FIXTURE = ROOT / "tests" / "data" / "multiview_mini.safetensors"
 SCRIPT = Path(__file__).with_name("multiview_core.py")
@@ -215,10 +234,13 @@ def test_the_splat_in_a_preview_knows_the_elevation(measured):
 
 # On a server ---------------------------------------------------------------------------------
 
-# A text encoder of Stable Diffusion 2.1 is too large for a test: this node has its output's form.
-TEXT_PACK = "lgm_test_text"
-TEXT_NODE = """
+# A text encoder of Stable Diffusion 2.1 takes its time: the first node has its output's form. The
+# second writes an IMAGE as it is, where ComfyUI's own would round it to 8 bits.
+TEST_PACK = "lgm_test_nodes"
+TEST_NODES = """
+import folder_paths
 import torch
+from safetensors.torch import save_file
 
 class Text:
     RETURN_TYPES = ("CONDITIONING",)
@@ -230,7 +252,19 @@ class Text:
         made = torch.Generator().manual_seed(seed)
         return ([[torch.randn(1, 77, 1024, generator=made), {}]],)
 
-NODE_CLASS_MAPPINGS = {"LGMTestText": Text}
+class Keep:
+    RETURN_TYPES = ()
+    OUTPUT_NODE = True
+    FUNCTION = "keep"
+    CATEGORY = "test"
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"images": ("IMAGE",)}})
+
+    def keep(self, images):
+        name = "kept.safetensors"
+        save_file({"images": images.contiguous()}, folder_paths.get_output_directory() + "/" + name)
+        return {"ui": {"kept": [{"filename": name, "subfolder": "", "type": "output"}]}}
+
+NODE_CLASS_MAPPINGS = {"LGMTestText": Text, "LGMTestKeep": Keep}
 """
 RELEASED = "mini/unet/diffusion_pytorch_model.safetensors"
 
@@ -238,19 +272,23 @@ RELEASED = "mini/unet/diffusion_pytorch_model.safetensors"
 @pytest.fixture(scope="module")
 def multiview_server(comfyui, python, tmp_path_factory):
     """A server with a reduced MVDream, in a released folder and as a file, and a LoRA for it."""
-    base = tmp_path_factory.mktemp("multiview_server")
-    flags = ("--whitelist-custom-nodes", PACK, PROBE.name, TEXT_PACK, "--preview-method", "auto")
-    server = Server(comfyui, python, base, flags)
-    text = base / "custom_nodes" / TEXT_PACK / "__init__.py"
-    text.parent.mkdir()
-    text.write_text(TEXT_NODE)
-    write_models(base / "models")
+    server = with_test_nodes(comfyui, python, tmp_path_factory.mktemp("multiview_server"))
+    write_models(server.base / "models")
     server.start()
     if "LGM_LoadMultiViewModel" not in server.json("/object_info"):
         server.stop()
         pytest.fail("the pack has no LGM_LoadMultiViewModel", pytrace=False)
     yield server
     server.stop()
+
+
+def with_test_nodes(comfyui, python, base: Path) -> Server:
+    flags = ("--whitelist-custom-nodes", PACK, PROBE.name, TEST_PACK, "--preview-method", "auto")
+    server = Server(comfyui, python, base, flags)
+    pack = base / "custom_nodes" / TEST_PACK / "__init__.py"
+    pack.parent.mkdir()
+    pack.write_text(TEST_NODES)
+    return server
 
 
 def write_models(models: Path) -> None:
@@ -373,3 +411,250 @@ def test_a_wrong_file_is_answered_with_a_sentence(multiview_server):
     run = multiview_server.run(text_to_views("half.safetensors"))
     half.unlink()
     assert run.status == "error" and "not a complete safetensors file" in run.error
+
+
+# The node that draws with the library alone --------------------------------------------------
+
+STEPS = 4
+SHEET = (512, 512)  # pixels of a preview
+JPEG = b"\xff\xd8"  # it begins so
+PROMPT = "a small red wooden chair"
+RELEASED_UNET = UNET | {"attention_resolutions": [2]}  # of `model_files`
+NARROW = [32, 32, 32, 32]  # a VAE's channels: the real ones take half a minute for four views
+
+
+@pytest.fixture(scope="session")  # or it would come after `model_files`, and gigabytes
+def python_with_diffusers(python) -> str:
+    needed = ("diffusers", "transformers")
+    check = f"from importlib.util import find_spec as f; assert all(map(f, {needed}))"
+    if subprocess.run([python, "-c", check], capture_output=True).returncode:
+        pytest.skip(f"the node needs {' and '.join(needed)} in ComfyUI's Python")
+    return python
+
+
+@pytest.fixture(scope="module")
+def diffusers_server(comfyui, python_with_diffusers, model_files, tmp_path_factory):
+    """A server with both released folders, which sees no model elsewhere on this machine."""
+    base = tmp_path_factory.mktemp("diffusers_server")
+    server = with_test_nodes(comfyui, python_with_diffusers, base)
+    for kind in KINDS:
+        link_released(model_files, base / "models" / "diffusers", kind)
+    write_picture(base / "input" / "egg.png")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HOME", str(base / "hub"))
+        patch.setenv("XDG_CACHE_HOME", str(base / "cache"))
+        server.start()
+    yield server
+    server.stop()
+    shutil.rmtree(base / "models")
+
+
+def link_released(model_files: Path, place: Path, kind: str) -> None:
+    """A released folder as `write_released` makes it, but for a narrow VAE; what is large is there
+    already.
+    """
+    from lgm.multiview.folders import RELEASES, native_files
+
+    folder = place / RELEASES[kind].folder
+    for _, file, directory, name in native_files(kind):
+        (folder / file).parent.mkdir(parents=True)
+        if directory != "vae":
+            os.link(model_files / directory / name, folder / file)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(VAE, "block_out_channels", NARROW)
+        write_vae(folder / "vae" / "diffusion_pytorch_model.safetensors")
+        write_json(folder / "vae" / "config.json", VAE)
+    unet = RELEASED_UNET
+    if kind == "imagedream":
+        unet = unet | {"ip_dim": IP_DIM}
+        write_json(folder / "image_encoder" / "config.json", VISION)
+    write_json(folder / "unet" / "config.json", unet)
+    write_json(folder / "text_encoder" / "config.json", TEXT)
+    (folder / "scheduler").mkdir()
+    write_json(folder / "scheduler" / "scheduler_config.json", SCHEDULER)
+    write_tokenizer(folder / "tokenizer")
+
+
+def write_json(path: Path, content: dict) -> None:
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def write_picture(path: Path) -> None:
+    """RGBA, off the middle, with soft edges; what alpha hides is no even background."""
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 96), torch.linspace(-0.8, 1.2, 128), indexing="ij")
+    waves = torch.sin(torch.stack([4 * x, 5 * y, 9 * x * (y + 2)])) / 2 + 0.5
+    alpha = (8 - 8 * ((x / 0.5) ** 2 + (y / 0.8) ** 2)).clamp(0, 1)
+    pixels = torch.cat([waves, alpha[None]]).mul(255).round().byte().movedim(0, -1)
+    Image.fromarray(pixels.numpy()).save(path)
+
+
+@dataclass
+class Drawn:
+    run: Run
+    views: torch.Tensor  # IMAGE
+    sheets: list[Image.Image]  # previews, as they came
+
+    @classmethod
+    def by(cls, server: Server, prompt: dict) -> "Drawn":
+        sheets, running = [], [None]
+
+        def look(kind, data):
+            if kind == "executing":
+                running.append(data["node"])
+            elif kind in PREVIEW_MESSAGES and running[-1] == "views":
+                sheets.append(Image.open(io.BytesIO(data[data.index(JPEG) :])))
+
+        run = server.run(prompt, look)
+        assert run.status == "success", run.reasons()
+        kept = load(server.download(files(run.outputs["keep"])[0]))
+        return cls(run, kept["images"], sheets)
+
+
+def apart(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a - b).abs().max())
+
+
+class Prompts:
+    """With "views", what the node draws, and "keep", which keeps it as it is."""
+
+    def __init__(self, object_info: dict):
+        self.object_info = object_info
+
+    def of_words(self, **given) -> dict:
+        inputs = {"prompt": PROMPT, "steps": STEPS, **given}
+        return {
+            "views": node(self.object_info, "LGM_MultiViewDiffusion", **inputs),
+            "keep": {"class_type": "LGMTestKeep", "inputs": {"images": ["views", 0]}},
+        }
+
+    def of_picture(self, alpha: bool = False, **given) -> dict:
+        """Load Image gives the colors alone, and as a mask what is transparent."""
+        loaded = {"file": node(self.object_info, "LoadImage", image="egg.png")}
+        given.setdefault("image", ["file", 0])
+        if alpha:
+            loaded["joined"] = node(
+                self.object_info, "JoinImageWithAlpha", image=["file", 0], alpha=["file", 1]
+            )
+            given["image"] = ["joined", 0]
+        return loaded | self.of_words(**given)
+
+    def with_splat(self, prompt: dict) -> dict:
+        splat = {"model": ["model", 0], "views": ["views", 0]}
+        return prompt | {
+            "model": node(self.object_info, "LGM_LoadModel"),
+            "splat": node(self.object_info, "LGM_Reconstruct", **splat),
+            "save": node(self.object_info, "LGM_SaveSplat", splat=["splat", 0]),
+        }
+
+
+@pytest.fixture(scope="module")
+def prompts(diffusers_server) -> Prompts:
+    return Prompts(diffusers_server.json("/object_info"))
+
+
+@pytest.fixture(scope="module")
+def from_words(diffusers_server, prompts) -> Drawn:
+    return Drawn.by(diffusers_server, prompts.with_splat(prompts.of_words()))
+
+
+@pytest.fixture(scope="module")
+def from_alpha(diffusers_server, prompts) -> Drawn:
+    return Drawn.by(diffusers_server, prompts.with_splat(prompts.of_picture(alpha=True)))
+
+
+@pytest.mark.parametrize("given, kind", [("from_words", "MVDream"), ("from_alpha", "ImageDream")])
+def test_words_or_a_picture_become_a_splat(diffusers_server, request, given, kind):
+    drawn = request.getfixturevalue(given)
+    views = drawn.views
+    assert views.shape == (4, 256, 256, 3) and views.dtype == torch.float32
+    assert views.min() >= 0 and views.max() <= 1 and all(view.std() > 0.05 for view in views)
+    assert any(kind in text for text in drawn.run.texts["views"])
+    (file, *_) = files(drawn.run.outputs["save"])
+    assert diffusers_server.download(file).startswith(b"ply\n")
+
+
+@pytest.mark.parametrize("given", ["from_words", "from_alpha"])
+def test_the_page_sees_all_views_as_they_come(request, given):
+    drawn = request.getfixturevalue(given)
+    progress = drawn.run.progress["views"]
+    assert [value for value, _ in progress] == sorted(value for value, _ in progress)
+    assert progress[-1] == (STEPS, STEPS)
+    assert 1 <= len(drawn.sheets) <= STEPS
+    for sheet in drawn.sheets:
+        assert sheet.size == SHEET
+        pixels = torch.from_numpy(np.array(sheet.convert("RGB"))).float()
+        quarters = pixels.view(2, 256, 2, 256, 3).transpose(1, 2).flatten(0, 1)
+        for number, quarter in enumerate(quarters):
+            assert quarter.std() > 10
+            others = quarters[[n for n in range(4) if n != number]]
+            assert ((others - quarter).abs().mean(dim=(1, 2, 3)) > 5).all()
+
+
+def test_a_seed_and_the_guidance_decide(diffusers_server, prompts, from_words):
+    diffusers_server.forget()
+    again = Drawn.by(diffusers_server, prompts.of_words())
+    assert "views" in again.run.executed
+    assert torch.equal(again.views, from_words.views)
+    for given in ({"seed": 1}, {"guidance": 3.0}):
+        other = Drawn.by(diffusers_server, prompts.of_words(**given))
+        assert apart(other.views, from_words.views) > 0.1, given
+
+
+def test_a_mask_is_as_good_as_alpha_and_wins_over_it(diffusers_server, prompts, from_alpha):
+    masked = Drawn.by(diffusers_server, prompts.of_picture(mask=["file", 1]))
+    assert torch.equal(masked.views, from_alpha.views)
+    patch = {"class_type": "SolidMask", "inputs": {"value": 1.0, "width": 48, "height": 96}}
+    empty = {"class_type": "SolidMask", "inputs": {"value": 0.0, "width": 128, "height": 96}}
+    joined = {"destination": ["empty", 0], "source": ["patch", 0], "x": 40, "y": 0}
+    prompt = prompts.of_picture(alpha=True, mask=["stripe", 0]) | {
+        "patch": patch,
+        "empty": empty,
+        "stripe": {"class_type": "MaskComposite", "inputs": {**joined, "operation": "add"}},
+    }
+    other = Drawn.by(diffusers_server, prompt)
+    assert apart(other.views, from_alpha.views) > 0.1
+
+
+def test_cancel_ends_the_node_and_the_next_run_draws_the_same(
+    diffusers_server, prompts, from_words, tell
+):
+    asked = []
+
+    def cancel(kind, data):
+        if kind == "progress_state" and not asked:
+            state = data["nodes"].get("views", {})
+            if state.get("state") == "running" and state["value"] >= 2:
+                asked.append(diffusers_server.interrupt())
+
+    run = diffusers_server.run(prompts.of_words(steps=500), cancel)
+    assert run.status == "interrupted"
+    assert run.progress["views"][-1][0] < 50
+    assert run.ended_at - asked[0] < 5
+    tell(f"the simple node stopped {run.ended_at - asked[0]:.2f} s after Cancel")
+    diffusers_server.forget()
+    again = Drawn.by(diffusers_server, prompts.of_words())
+    assert torch.equal(again.views, from_words.views)
+
+
+def test_a_missing_model_is_told_with_what_to_do(diffusers_server, prompts):
+    place = diffusers_server.base / "models" / "diffusers"
+    (whole,) = place.glob("mvdream*")
+    away = whole.rename(place.parent / "away")
+    absent = diffusers_server.run(prompts.of_words(seed=5))
+    away.rename(whole)
+    assert absent.status == "error"
+    assert "MVDream is not here" in absent.error and "Choose 'download'" in absent.error
+    (encoder,) = place.glob("imagedream*/image_encoder/model.safetensors")
+    away = encoder.rename(place.parent / "away")
+    partial = diffusers_server.run(prompts.of_picture(mask=["file", 1], seed=5))
+    away.rename(encoder)
+    assert partial.status == "error"
+    assert "lacks image_encoder/model.safetensors" in partial.error
+
+
+def test_a_model_of_the_other_kind_is_refused(diffusers_server, prompts):
+    (name,) = (p.name for p in (diffusers_server.base / "models" / "diffusers").glob("image*"))
+    run = diffusers_server.run(prompts.of_words(model=name))
+    assert run.status == "error" and "ImageDream, which needs a picture" in run.error
+    run = diffusers_server.run(prompts.of_words(prompt=" "))
+    assert run.status == "error" and "A prompt or a picture is needed" in run.error
