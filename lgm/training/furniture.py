@@ -1,0 +1,283 @@
+"""The training pack from public furniture libraries, and the evaluation set.
+
+Source of the pack: the Debian package `sweethome3d-furniture` 1.8-1 (five libraries, CC0 and
+CC-BY; see TRAINING_DATA.md). Which objects are never trained on is frozen in `heldout.json`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import lzma
+import re
+import tarfile
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from tqdm import tqdm
+
+from ..outputs import staged_folder
+from .evaluation_set import find_models, read_model, save_set
+from .meshes import Mesh, MeshPack, save_pack
+from .obj import SourceMesh, read_obj
+from .procedural import build as build_procedural
+from .procedural import draw_parameters
+from .rasterize import TriangleSoup
+from .simplify import face_normals, simplify, weld
+from .surfaces import read_texture, to_mesh
+
+TRIANGLES = 4000
+INSTALLED = Path("/usr/share/sweethome3d/furniture")  # where the Debian package puts its libraries
+LICENSES = {
+    "BlendSwap-CC-0": "CC0-1.0",
+    "BlendSwap-CC-BY": "CC-BY-3.0",
+    "KatorLegaz": "CC-BY-3.0-US",
+    "Reallusion": "CC-BY-3.0-US",
+    "Scopia": "CC-BY-3.0",
+}
+HELDOUT = Path(__file__).with_name("heldout.json")
+
+
+def heldout() -> dict:
+    """The frozen lists: t0 seeds, t1 and t2 object names (library/model), t3 models with source
+    and license."""
+    return json.loads(HELDOUT.read_text(encoding="utf-8"))
+
+
+def build_pack(path: Path, source: Path | None = None) -> dict[str, int]:
+    """Write the pack and return how many objects went where, or why not.
+
+    Args:
+        source: the .deb file, or a directory of .sh3f files; None takes the installed package.
+    """
+    lists = heldout()
+    split_of = {name: tier for tier in ("t1", "t2") for name in lists[tier]}
+    meshes, entries, outcome = [], [], Counter()
+    for library, archive in open_libraries(source):
+        for item in tqdm(read_catalog(archive), desc=library):
+            name = f"{library}/{PurePosixPath(item['model']).stem}"
+            mesh, reason = convert(archive, item)
+            if mesh is None:
+                outcome[reason] += 1
+                continue
+            meshes.append(mesh)
+            entries.append(
+                {
+                    "name": name,
+                    "family": family(item),
+                    "library": library,
+                    "category": item.get("category", ""),
+                    "creator": item.get("creator", library),
+                    "license": LICENSES[library],
+                    "split": split_of.get(name, "train"),
+                }
+            )
+            outcome[entries[-1]["split"]] += 1
+    save_pack(path, meshes, entries)
+    return dict(outcome)
+
+
+def open_libraries(source: Path | None = None) -> Iterator[tuple[str, zipfile.ZipFile]]:
+    """Name and archive of the five furniture libraries, in alphabetical order."""
+    source = source or INSTALLED
+    if source.is_dir():
+        files = {path.stem: path.read_bytes() for path in source.glob("*.sh3f")}
+    elif source.is_file():
+        files = {
+            PurePosixPath(name).stem: data
+            for name, data in _deb_files(source)
+            if name.endswith(".sh3f")
+        }
+    else:
+        files = {}
+    missing = sorted(set(LICENSES) - set(files))
+    if missing:
+        raise ValueError(
+            f"{source} lacks the furniture libraries {', '.join(missing)}: give the Debian package "
+            "sweethome3d-furniture 1.8-1, or a directory with its .sh3f files."
+        )
+    for name in sorted(LICENSES):
+        yield name, zipfile.ZipFile(io.BytesIO(files[name]))
+
+
+def _deb_files(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Names and contents of the files in a Debian package: an ar archive around a tar."""
+    data = path.read_bytes()
+    if not data.startswith(b"!<arch>\n"):
+        raise ValueError(
+            f"{path} is not a Debian package: give sweethome3d-furniture_1.8-1_all.deb."
+        )
+    offset = 8
+    while offset + 60 <= len(data):
+        name = data[offset : offset + 16].decode("ascii").strip().rstrip("/")
+        size = int(data[offset + 48 : offset + 58])
+        if name.startswith("data.tar"):
+            with tarfile.open(fileobj=io.BytesIO(data[offset + 60 : offset + 60 + size])) as tar:
+                for member in tar:
+                    if member.isfile():
+                        yield member.name, tar.extractfile(member).read()
+        offset += 60 + size + size % 2
+
+
+def read_catalog(archive: zipfile.ZipFile) -> list[dict[str, str]]:
+    """The library's objects as dictionaries of their properties (name, category, creator, model,
+    ...)."""
+    text = archive.read("PluginFurnitureCatalog.properties").decode("latin-1")
+    items: dict[int, dict[str, str]] = {}
+    for key, number, value in re.findall(r"^(\w+)#(\d+)=(.*)$", text, re.MULTILINE):
+        unescaped = re.sub(r"\\u([0-9a-fA-F]{4})", lambda m: chr(int(m[1], 16)), value.strip())
+        items.setdefault(int(number), {})[key] = unescaped
+    return [items[number] for number in sorted(items)]
+
+
+def family(item: dict[str, str]) -> str:
+    """Objects that may be twins: one creator, one kind of thing (the head noun of the name)."""
+    head = re.split(r" with | and | - |,|\(", item["name"].lower())[0]
+    noun = re.sub(r"[^a-z']", " ", head).split()
+    return f"{noun[-1] if noun else head}/{item.get('creator', '')}".lower()
+
+
+def convert(
+    archive: zipfile.ZipFile, item: dict[str, str], limit: int = TRIANGLES
+) -> tuple[Mesh | None, str]:
+    """A catalog object as a mesh fit for training, or None and the reason why not."""
+    model = PurePosixPath(item["model"].lstrip("/"))
+
+    names = set(archive.namelist())
+
+    def text(name: str) -> str:  # one object names a material file that is called otherwise
+        stated, usual = str(model.parent / name), str(model.with_suffix(".mtl"))
+        return archive.read(stated if stated in names else usual).decode("latin-1")
+
+    source = read_obj(archive.read(str(model)).decode("latin-1"), text)
+    source = weld(
+        source.select(np.array([m.opacity > 0.05 for m in source.materials])[source.material_ids])
+    )
+    if len(source.faces) < 8:
+        return None, "empty"
+    vertices = _upright(source, item)
+    extents = np.ptp(vertices, axis=0)
+    if extents.min() < 0.03 * extents.max():
+        return None, "flat"
+    whole = replace(source, vertices=vertices)
+    before = silhouettes(whole)
+    for factor in (1, 1.5, 2):
+        source = simplify(whole, int(factor * limit))
+        after = silhouettes(source)
+        if (before & after).sum() > 0.85 * (before | after).sum():
+            break
+    else:
+        return None, "lost in simplification"
+
+    textures: dict[str, tuple[np.ndarray, float]] = {}
+    for material in source.materials:
+        path = str(model.parent / (material.texture or "").replace("\\", "/"))
+        if material.texture and path in names:
+            textures[material.texture] = read_texture(archive.read(path))
+    mesh = to_mesh(source, textures)
+    area = np.linalg.norm(face_normals(source.vertices, source.faces), axis=1)
+    cut_out = [
+        textures[m.texture][1] < 0.8 if m.texture in textures else False for m in source.materials
+    ]
+    if area[np.array(cut_out)[source.material_ids]].sum() > 0.2 * area.sum():
+        return None, "cut-out textures"
+    coverage = after.mean((1, 2))
+    if not (0.03 < coverage.mean() < 0.7 and coverage.min() > 0.01):
+        return None, "thin"
+    return mesh, ""
+
+
+def _upright(source: SourceMesh, item: dict[str, str]) -> np.ndarray:
+    """Vertices y-up, front to +z, with the proportions the catalog gives (width x, height y, depth
+    z)."""
+    vertices = source.vertices
+    if "modelRotation" in item:
+        rotation = np.array(item["modelRotation"].split(), dtype=float).reshape(3, 3)
+        vertices = vertices @ rotation.T
+    used = vertices[np.unique(source.faces)]
+    low, extent = used.min(0), np.maximum(np.ptp(used, axis=0), 1e-9)
+    wanted = np.array([float(item[key]) for key in ("width", "height", "depth")])
+    return (vertices - low) / extent * wanted
+
+
+def silhouettes(mesh: SourceMesh, size: int = 64) -> np.ndarray:
+    """What the object covers from the front and from the side, filling 85 % of the frame: bool [2,
+    size, size]."""
+    rng = np.random.default_rng(0)
+    area = np.linalg.norm(face_normals(mesh.vertices, mesh.faces), axis=1)
+    face = rng.choice(len(area), 40_000, p=area / area.sum())
+    points = np.einsum(
+        "nk,nkd->nd", rng.dirichlet(np.ones(3), len(face)), mesh.vertices[mesh.faces[face]]
+    )
+    used = mesh.vertices[np.unique(mesh.faces)]
+    low, high = used.min(0), used.max(0)
+    x, y, z = (((points - (low + high) / 2) / (high - low).max() * 0.85 + 0.5) * size).astype(int).T
+    grid = np.zeros((2, size, size), bool)
+    grid[0, y, x] = grid[1, y, z] = True
+    return grid
+
+
+def evaluation_items(
+    pack: MeshPack | None, objects: Path | None, counts: dict[str, int]
+) -> Iterator[tuple[TriangleSoup, dict[str, str]]]:
+    """Held-out objects of every tier as soups of one, with name, tier and license; at most
+    `counts[tier]` of each."""
+    lists = heldout()
+    first, count = lists["t0"]["first_seed"], lists["t0"]["count"]
+    for seed in range(first, first + min(count, counts["t0"])):
+        soup = build_procedural([draw_parameters(seed)])
+        yield soup, {"name": f"procedural/{seed}", "tier": "t0", "license": "CC0-1.0"}
+    for tier in ("t1", "t2") if pack else ():
+        indices = pack.split_indices(tier)
+        for position in (
+            np.linspace(0, len(indices) - 1, min(counts[tier], len(indices))).round().astype(int)
+        ):
+            index = indices[position]
+            entry = pack.entries[index]
+            yield (
+                pack.soup([index]),
+                {"name": entry["name"], "tier": tier, "license": entry["license"]},
+            )
+    licenses = {model["name"]: model["license"] for model in lists["t3"]}
+    for path in find_models(objects)[: counts["t3"]] if objects else ():
+        name = path.relative_to(objects).parts[0] if path.parent != objects else path.stem
+        yield (
+            read_model(path).soup(),
+            {"name": name, "tier": "t3", "license": licenses.get(name, "unknown")},
+        )
+
+
+def build_furniture(
+    out: Path,
+    source: Path | None,
+    objects: Path | None,
+    size: int,
+    count: int,
+    keep_pack: bool = False,
+) -> str:
+    """Write `meshes.safetensors` and `evaluation.safetensors` to a folder; says what is in them.
+
+    Args:
+        source: as in `build_pack`.
+        objects: models for the evaluation's tier t3.
+        size: pixels a side of the evaluation pictures.
+        count: evaluation objects per tier, at most.
+        keep_pack: use the pack that is already there.
+    """
+    counts = dict.fromkeys(("t0", "t1", "t2", "t3"), count)
+    with staged_folder(out) as staging:
+        path = (out if keep_pack else staging) / "meshes.safetensors"
+        if not keep_pack:
+            try:
+                outcome = build_pack(path, source)
+            except (tarfile.TarError, lzma.LZMAError, zipfile.BadZipFile, EOFError) as error:
+                raise ValueError(f"{source} is damaged ({error}): get it again.") from error
+            print(", ".join(f"{count} {what}" for what, count in sorted(outcome.items())))
+        pack = MeshPack.load(path)
+        items = tqdm(evaluation_items(pack, objects, counts), desc="evaluation set", unit="object")
+        written = save_set(staging / "evaluation.safetensors", size, items)
+    return f"{out}: {len(pack)} meshes, {written} objects to evaluate on"

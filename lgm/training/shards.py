@@ -1,0 +1,550 @@
+"""Rendered objects in WebDataset shards: streamed by anyone, read at random by us.
+
+A sample is one object: `key.json` (name, cameras), then `key.000.webp`, `key.001.webp`, ... next to
+each other in an uncompressed tar. `index.json` tells where everything lies and is written last, so
+that a folder with a complete index is a complete dataset. Frame and cameras as in `lgm.cameras`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import math
+import os
+import re
+import tarfile
+import threading
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+FORMAT = "lgm-shards-1"
+INDEX = "index.json"
+BLOCK = 512  # of a tar
+FALLBACK_ELEVATION = 30.0  # degrees: views below it can be inputs where no ring is stated
+SUFFIXES = {b"\x89PNG": "png", b"RIFF": "webp"}
+DAMAGE = (OSError, ValueError, KeyError, TypeError, SyntaxError, Image.DecompressionBombError)
+
+
+@dataclass(frozen=True)
+class Views:
+    """Some views of one object."""
+
+    name: str
+    images: Tensor  # [V, 4, S, S] uint8, straight color and alpha, white where alpha is 0
+    c2w: Tensor  # [V, 4, 4] float32, OpenGL axes, y-up world; the ring's median distance is 1.5
+    fovy: float  # degrees
+    ids: tuple[int, ...]  # which views of the object these are
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Where one object lies."""
+
+    name: str
+    key: str  # of its files in the tar
+    shard: int
+    start: int  # byte of its first header
+    sizes: array[int]  # bytes of the JSON file and of every picture
+    suffix: str  # of the pictures
+    inputs: tuple[int, ...]  # views that can be inputs
+
+    def place(self, member: int) -> tuple[int, int]:
+        """First byte and size of a file's content; 0 is the JSON file, then the pictures."""
+        before = sum(BLOCK + _padded(size) for size in self.sizes[:member])
+        return self.start + before + BLOCK, self.sizes[member]
+
+    @property
+    def end(self) -> int:
+        return self.start + sum(BLOCK + _padded(size) for size in self.sizes)
+
+
+class Shards:
+    """Random access to a folder of shards; can be sent to, or forked into, loader processes."""
+
+    def __init__(self, folder: Path | str):
+        """
+        Raises:
+            ValueError: there is no complete dataset of this version.
+        """
+        self.folder = Path(folder)
+        data = _read_index(self.folder)
+        self.digest = hashlib.sha256(data).hexdigest()
+        try:
+            index = _parse_index(data)
+            complete = index["complete"]
+            self.files = [(str(f["name"]), int(f["size"]), f["sha256"]) for f in index["shards"]]
+            self.samples = [_sample(fields) for fields in index["samples"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{self.folder / INDEX} is no index of this version ({error}): make "
+                             "the dataset again with `lgm dataset`.") from error  # fmt: skip
+        if not complete or not self.samples:
+            raise ValueError(_unfinished(self.folder))
+        self.names = [sample.name for sample in self.samples]
+        for name, size, _ in self.files:
+            path = self.folder / name
+            found = path.stat().st_size if path.is_file() else None
+            if found != size:
+                what = "is missing" if found is None else f"has {found:,} bytes, not {size:,}"
+                raise ValueError(f"{path} {what}: copy it again, or make the dataset again.")
+        self._files = threading.local()
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getstate__(self) -> dict:
+        return {name: value for name, value in vars(self).items() if name != "_files"}
+
+    def __setstate__(self, state: dict) -> None:
+        vars(self).update(state, _files=threading.local())
+
+    def view_count(self, index: int) -> int:
+        return len(self.samples[index].sizes) - 1
+
+    def inputs(self, index: int) -> list[int]:
+        """Views of the near-horizontal ring: what can be an input."""
+        return list(self.samples[index].inputs)
+
+    def read(self, index: int, views: Sequence[int]) -> Views:
+        """The given views, in the given order; those that can't be read are left out with a
+        warning.
+
+        Raises:
+            ValueError: not one can be read.
+        """
+        sample = self.samples[index]
+        shard = self.files[sample.shard][0]
+        try:
+            facts = json.loads(self._bytes(sample, 0))
+            c2w, fovy = torch.tensor(facts["c2w"], dtype=torch.float32), float(facts["fovy"])
+            c2w = c2w.view(self.view_count(index), 4, 4)
+        except (*DAMAGE, RuntimeError) as error:
+            raise ValueError(f"The cameras of {sample.name!r} in {self.folder / shard} can't be "
+                             f"read ({error}): copy the shard again.") from error  # fmt: skip
+        images, ids = [], []
+        for view in views:
+            try:
+                picture = decode_picture(self._bytes(sample, 1 + view))
+                if images and picture.shape != images[0].shape:
+                    raise ValueError(f"size {picture.shape[-1]}, not {images[0].shape[-1]}")
+            except DAMAGE as error:
+                log.warning("View %d of %s can't be read (%s).", view, sample.name, error)
+                continue
+            images.append(picture)
+            ids.append(int(view))
+        if not images:
+            raise ValueError(f"Of {sample.name!r} in {self.folder / shard} none of the views "
+                             f"{list(views)} can be read: copy the shard again.")  # fmt: skip
+        return Views(sample.name, torch.stack(images), c2w[ids], fovy, tuple(ids))
+
+    def verify(self) -> None:
+        """Read everything and compare the checksums.
+
+        Raises:
+            ValueError: names the shard that differs.
+        """
+        for name, _, sha256 in self.files:
+            if _sha256(self.folder / name).hexdigest() != sha256:
+                raise ValueError(f"{self.folder / name} is damaged: copy it again.")
+
+    def _bytes(self, sample: Sample, member: int) -> bytes:
+        if not 0 <= member < len(sample.sizes):
+            raise IndexError(f"{sample.name} has {len(sample.sizes) - 1} views, not {member}.")
+        offset, size = sample.place(member)
+        file = self._open(sample.shard)
+        file.seek(offset)
+        data = file.read(size)
+        if len(data) != size:
+            raise ValueError(f"{len(data)} of {size} bytes")
+        return data
+
+    def _open(self, shard: int) -> io.BufferedIOBase:
+        """A file of this thread's own: forked processes and threads must not share a position."""
+        mine = vars(self._files)
+        if mine.get("process") != os.getpid():
+            mine.clear()
+            mine["process"], mine["opened"] = os.getpid(), {}
+        opened = mine["opened"]
+        if shard not in opened:
+            if len(opened) >= 32:  # far below any limit, also with many workers
+                opened.pop(next(iter(opened))).close()
+            opened[shard] = (self.folder / self.files[shard][0]).open("rb", buffering=0)
+        return opened[shard]
+
+
+class ShardWriter:
+    """Adds objects to a folder of shards, beginning it or going on with it.
+
+    A shard is written as `*.partial` and renamed when it is full. After a crash the folder is
+    opened again: objects written completely are kept, half of one is cut off, and the rest may be
+    added with the same result as without the crash. `names` holds what is there.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        made_from: dict | None = None,
+        objects_per_shard: int = 256,
+        bytes_per_shard: int = 1 << 30,
+    ):
+        """
+        Args:
+            made_from: settings that all objects of one dataset share, such as the picture size.
+
+        Raises:
+            ValueError: the folder holds a dataset with other settings, or a damaged one.
+        """
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.limits = (objects_per_shard, bytes_per_shard)
+        self.made_from = made_from or {}
+        self.files: list[dict] = []
+        self.samples: list[Sample] = []
+        self.complete = False
+        if (self.folder / INDEX).exists():
+            self._continue()
+        self.names = {sample.name for sample in self.samples}
+        self.keys = {sample.key for sample in self.samples}
+        self._file: io.FileIO | None = None
+        self._reopen()
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        elif self._file:
+            self._file.close()  # what is complete stays, to be gone on with
+
+    def add(
+        self,
+        name: str,
+        images: Tensor | Iterable[bytes],
+        c2w: Tensor,
+        fovy: float,
+        ring: Sequence[int] = (),
+    ) -> None:
+        """Add one object.
+
+        Args:
+            images: [V, 4, S, S] uint8 with straight color and alpha, or V files of such pictures
+                (WebP or PNG).
+            c2w: [V, 4, 4] OpenGL axes, y-up world, scaled to the usual radius.
+            fovy: degrees.
+            ring: views that can be inputs; without any those below 30 degrees, or else all.
+
+        Raises:
+            ValueError: the pictures and cameras aren't fit for training, or the name is taken.
+        """
+        if name in self.names:
+            raise ValueError(f"{name!r} is in {self.folder} already: give objects different names.")
+        if isinstance(images, Tensor):
+            images = map(encode_picture, images)
+        pictures = list(images)
+        suffix = _check_pictures(name, pictures)
+        c2w = _check_cameras(name, c2w, fovy, len(pictures))
+        facts = {
+            "name": name,
+            "views": len(pictures),
+            "suffix": suffix,
+            "inputs": [int(view) for view in ring] or _low_views(c2w),
+            "fovy": float(fovy),
+            "c2w": c2w.tolist(),
+        }
+        self._write(facts, pictures)
+        self._finish_if_full()
+
+    def close(self) -> None:
+        """Finish the dataset. Without a single object nothing is written."""
+        if self._file:
+            self._finish_shard()
+        if self.samples and not self.complete:
+            self._write_index(complete=True)
+
+    def _continue(self) -> None:
+        data = _read_index(self.folder)
+        try:
+            index = _parse_index(data)
+            self.files, self.complete = index["shards"], index["complete"]
+            self.samples = [_sample(fields) for fields in index["samples"]]
+            made_from = index["made_from"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{self.folder / INDEX} is no index of this version ({error}): choose "
+                             "another folder.") from error  # fmt: skip
+        self._check_settings(made_from)
+
+    def _check_settings(self, made_from: dict) -> None:
+        if made_from != json.loads(json.dumps(self.made_from)):
+            raise ValueError(f"{self.folder} holds objects made with {made_from}, not "
+                             f"{self.made_from}: choose another folder.")  # fmt: skip
+
+    @property
+    def _path(self) -> Path:
+        """Of the next finished shard."""
+        return self.folder / f"shard-{len(self.files):06d}.tar"
+
+    def _reopen(self) -> None:
+        """Go on with a shard that was not finished."""
+        self._first = len(self.samples)
+        partial = self._path.with_suffix(".partial")
+        if self._path.exists():  # renamed, but then the index was not written any more
+            self._path.replace(partial)
+        if not partial.exists():
+            return
+        with partial.open("rb") as file:
+            found = list(_scan(file, len(self.files), self.made_from, self._check_settings))
+        end = found[-1].end if found else 0
+        self._file = partial.open("r+b", buffering=0)
+        self._file.truncate(end)
+        self._file.seek(end)
+        self._hash = _sha256(partial)
+        self.samples += found
+        self.names |= {sample.name for sample in found}
+        self.keys |= {sample.key for sample in found}
+        self.complete = False
+        self._finish_if_full()
+
+    def _write(self, facts: dict, pictures: list[bytes]) -> None:
+        if self._file is None:
+            self._file = self._path.with_suffix(".partial").open("wb", buffering=0)
+            self._hash, self._first = hashlib.sha256(), len(self.samples)
+        facts["made_from"] = self.made_from
+        key = self._key(facts["name"])
+        members = [json.dumps(facts).encode(), *pictures]
+        names = [f"{key}.json"]
+        names += [f"{key}.{view:03d}.{facts['suffix']}" for view in range(len(pictures))]
+        data = b"".join(_member(n, content) for n, content in zip(names, members, strict=True))
+        start = self._file.tell()
+        try:
+            _write_all(self._file, data)
+        except BaseException:
+            self._file.truncate(start)
+            self._file.seek(start)
+            raise
+        self._hash.update(data)
+        sizes = array("I", (len(content) for content in members))
+        self.samples.append(
+            Sample(facts["name"], key, len(self.files), start, sizes, facts["suffix"],
+                   tuple(facts["inputs"]))
+        )  # fmt: skip
+        self.names.add(facts["name"])
+        self.keys.add(key)
+        self.complete = False
+
+    def _key(self, name: str) -> str:
+        """A file name without dots, as WebDataset wants it, that fits a tar's header."""
+        key = re.sub(r"[^A-Za-z0-9_-]+", "_", name)[:64]
+        if not key or key in self.keys:
+            key = f"{key}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+        return key
+
+    def _finish_if_full(self) -> None:
+        objects, size = self.limits
+        if len(self.samples) - self._first >= objects or self._file.tell() >= size:
+            self._finish_shard()
+
+    def _finish_shard(self) -> None:
+        partial, end = self._path.with_suffix(".partial"), bytes(2 * BLOCK)
+        if len(self.samples) == self._first:  # nothing whole was in it
+            self._file.close()
+            self._file = None
+            partial.unlink()
+            return
+        size = self._file.tell()
+        try:
+            _write_all(self._file, end)
+            os.fsync(self._file.fileno())
+        except BaseException:
+            self._file.truncate(size)
+            raise
+        finally:
+            self._file.close()
+            self._file = None
+        self._hash.update(end)
+        partial.replace(self._path)
+        self.files.append(
+            {"name": self._path.name, "size": size + len(end), "sha256": self._hash.hexdigest()}
+        )
+        self._write_index(complete=False)
+
+    def _write_index(self, complete: bool) -> None:
+        index = {
+            "format": FORMAT,
+            "complete": complete,
+            "made_from": self.made_from,
+            "shards": self.files,
+            "samples": [[*vars(s).values()] for s in self.samples],
+        }
+        path = self.folder / f"{INDEX}.partial"
+        with path.open("w", encoding="utf-8") as file:
+            json.dump(index, file, separators=(",", ":"), default=list)  # of arrays
+            file.flush()
+            os.fsync(file.fileno())
+        path.replace(self.folder / INDEX)
+        self.complete = complete
+
+
+def encode_picture(rgba: Tensor) -> bytes:
+    """Lossless WebP of a picture [4, S, S] uint8. Colors where alpha is 0 become white.
+
+    Half the size of PNG and decoded twice as fast; higher settings are slower and save little.
+    """
+    rgba = torch.where(rgba[3:] > 0, rgba, rgba.new_tensor([255, 255, 255, 0])[:, None, None])
+    file = io.BytesIO()
+    picture = Image.fromarray(rgba.movedim(0, -1).contiguous().numpy(), "RGBA")
+    picture.save(file, "WEBP", lossless=True, method=2, quality=0, exact=True)
+    return file.getvalue()
+
+
+def decode_picture(data: bytes) -> Tensor:
+    """[4, S, S] uint8."""
+    with Image.open(io.BytesIO(data), formats=("WEBP", "PNG")) as picture:
+        pixels = np.array(picture if picture.mode == "RGBA" else picture.convert("RGBA"))
+    return torch.from_numpy(pixels).movedim(-1, 0).contiguous()
+
+
+def elevations(c2w: Tensor) -> Tensor:
+    """Degrees above the horizon [V] of cameras [V, 4, 4]."""
+    position = torch.nn.functional.normalize(c2w[:, :3, 3].double(), dim=-1)
+    return torch.rad2deg(torch.asin(position[:, 1].clamp(-1, 1)))
+
+
+def _low_views(c2w: Tensor) -> list[int]:
+    low = (elevations(c2w).abs() < FALLBACK_ELEVATION).nonzero()[:, 0].tolist()
+    return low or list(range(len(c2w)))
+
+
+def _check_pictures(name: str, pictures: list[bytes]) -> str:
+    """The suffix of the pictures' format."""
+    sizes, suffixes = set(), set()
+    for view, data in enumerate(pictures):
+        if data[:4] not in SUFFIXES:
+            raise ValueError(f"View {view} of {name} is neither WebP nor PNG: convert it.")
+        try:
+            with Image.open(io.BytesIO(data), formats=("WEBP", "PNG")) as picture:
+                sizes.add(picture.size)
+        except DAMAGE as error:
+            raise ValueError(f"View {view} of {name} can't be read ({error}).") from error
+        suffixes.add(SUFFIXES[data[:4]])
+    if len(sizes) != 1 or len(suffixes) != 1 or len(set(*sizes)) != 1:
+        found = ", ".join(sorted(f"{w}x{h}" for w, h in sizes)) or "none"
+        raise ValueError(f"The views of {name} have to be square pictures of one size and format, "
+                         f"found are {found} ({', '.join(sorted(suffixes))}).")  # fmt: skip
+    return suffixes.pop()
+
+
+def _check_cameras(name: str, c2w: Tensor, fovy: float, count: int) -> Tensor:
+    c2w = c2w.detach().cpu().to(torch.float32)
+    if tuple(c2w.shape) != (count, 4, 4):
+        raise ValueError(f"{name} has {count} pictures and cameras {list(c2w.shape)}: each picture "
+                         "needs a matrix [4, 4].")  # fmt: skip
+    turn = c2w[:, :3, :3].double()
+    rigid = (turn @ turn.mT - torch.eye(3, dtype=torch.float64)).abs().amax() < 1e-3
+    upright = (torch.linalg.det(turn) > 0).all() and torch.equal(
+        c2w[:, 3], c2w.new_tensor([0, 0, 0, 1]).expand(count, 4)
+    )
+    if not (torch.isfinite(c2w).all() and rigid and upright):
+        raise ValueError(f"The cameras of {name} aren't rotations and positions: a camera-to-world "
+                         "matrix has unit, perpendicular axes.")  # fmt: skip
+    if not (math.isfinite(fovy) and 0 < fovy < 180):
+        raise ValueError(f"{name} has a field of view of {fovy} degrees: it has to be 0 to 180.")
+    return c2w
+
+
+def _padded(size: int) -> int:
+    return -(-size // BLOCK) * BLOCK
+
+
+def _member(name: str, content: bytes) -> bytes:
+    """One file of a tar; nothing but name and content, so that equal data give equal shards."""
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    return info.tobuf(tarfile.USTAR_FORMAT) + content.ljust(_padded(len(content)), b"\0")
+
+
+def _write_all(file: io.FileIO, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+def _sample(fields: list) -> Sample:
+    name, key, shard, start, sizes, suffix, inputs = fields
+    return Sample(name, key, shard, start, array("I", sizes), suffix, tuple(inputs))
+
+
+def _read_index(folder: Path) -> bytes:
+    try:
+        return (folder / INDEX).read_bytes()
+    except OSError as error:
+        if folder.is_dir() and any(folder.glob("shard-*")):
+            raise ValueError(_unfinished(folder)) from error
+        raise ValueError(f"{folder} holds no {INDEX}, so it is no dataset: make one with "
+                         "`lgm dataset`.") from error  # fmt: skip
+
+
+def _parse_index(data: bytes) -> dict:
+    index = json.loads(data)
+    if not isinstance(index, dict) or index.get("format") != FORMAT:
+        found = index.get("format") if isinstance(index, dict) else type(index).__name__
+        raise ValueError(f"format {found!r}, needed is {FORMAT!r}")
+    return index
+
+
+def _unfinished(folder: Path) -> str:
+    return f"The dataset in {folder} is unfinished: run the same `lgm dataset` command again."
+
+
+def _sha256(path: Path):
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest
+
+
+def _scan(file, shard: int, made_from: dict, check) -> Iterable[Sample]:
+    """The complete samples at the beginning of an unfinished shard."""
+    size = file.seek(0, os.SEEK_END)
+    start = 0
+
+    def header(offset: int) -> tarfile.TarInfo | None:
+        file.seek(offset)
+        try:
+            return tarfile.TarInfo.frombuf(file.read(BLOCK), "ascii", "strict")
+        except (tarfile.HeaderError, UnicodeDecodeError):
+            return None
+
+    while (first := header(start)) and first.name.endswith(".json"):
+        if start + BLOCK + _padded(first.size) > size:
+            return
+        file.seek(start + BLOCK)
+        try:
+            facts = json.loads(file.read(first.size))
+        except ValueError:
+            return
+        check(facts.get("made_from"))
+        sizes, end = [first.size], start + BLOCK + _padded(first.size)
+        for _ in range(facts["views"]):
+            info = header(end)
+            if info is None:
+                return
+            sizes.append(info.size)
+            end += BLOCK + _padded(info.size)
+        if end > size:
+            return
+        key = first.name.removesuffix(".json")
+        yield Sample(facts["name"], key, shard, start, array("I", sizes), facts["suffix"],
+                     tuple(facts["inputs"]))  # fmt: skip
+        start = end
