@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .cameras import RADIUS
+from .fused_norm import uses_triton
 from .gaussians import Gaussians
 
 DEPTH_RANGE = (0.6, 2.4)  # of objects inside [-1, 1]^3 seen from radius 1.5
@@ -30,7 +31,7 @@ COLOR_FRACTIONS = (
     0.25,
     0.5,
 )  # of the interval, where the neighbors' colors are looked up
-NEIGHBORS = (1, 3)  # next and previous view; the opposite one never sees the same surface
+NEIGHBORS = (1, -1)  # next and previous view; the opposite one never sees the same surface
 KEY_SOFTNESS = (
     8 / 255
 )  # how far from white a pixel must be to count as object when no alpha is given
@@ -130,6 +131,13 @@ def visual_hull(colors: Tensor, alphas: Tensor, c2w: Tensor, tan_half: Tensor) -
         colors: [B, V, 3, h, w], 0..1 on white. alphas: [B, V, 1, h, w].
         c2w: [B, V, 4, 4]. tan_half: [B, V].
     """
+    if uses_triton(alphas):
+        from .hull_kernels import march
+
+        interval = march(
+            alphas, c2w, tan_half, DEPTH_RANGE, MARCH_STEPS, BISECTIONS, INSIDE, RADIUS
+        )
+        return Guide(c2w, tan_half, colors, alphas, *interval)
     views, size = alphas.shape[1], alphas.shape[-1]
     rays = depth_rays(c2w, tan_half, size)
 
@@ -138,6 +146,8 @@ def visual_hull(colors: Tensor, alphas: Tensor, c2w: Tensor, tan_half: Tensor) -
             _lookup(alphas, shift, depths, c2w, tan_half, rays)[:, :, 0] > INSIDE
             for shift in range(1, views)
         ]
+        if not covered:  # a single view: all that its frustum holds
+            return torch.ones_like(depths + alphas, dtype=torch.bool)
         return torch.stack(covered).all(0)
 
     depths = torch.linspace(*DEPTH_RANGE, MARCH_STEPS, device=alphas.device)

@@ -12,7 +12,7 @@ from .cameras import FOVY, input_poses, plucker_rays
 from .fused_norm import uses_triton
 from .gaussians import Gaussians, decode
 from .hull import Guide, cameras_from_rays, decode_hull, guide_inputs, key_white, visual_hull
-from .presets import OUTPUT_CHANNELS, VIEW_COUNT, Preset
+from .presets import MAX_VIEWS, OUTPUT_CHANNELS, VIEW_COUNT, Preset
 from .unet import Conv2d, UNet
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -50,16 +50,16 @@ class LGM(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Raw channels before activation, float32 [B, 4, 14, h, w], from [B, 4, C, S, S]."""
-        batch, x = x.shape[:2], x.flatten(0, 1)
+        batch, x = x.shape[:2], x.flatten(0, 1)  # B, V
         dtype = self.compute_dtype(x.device)
         weight = self.conv.weight
         if self.fast and x.is_cuda and dtype == weight.dtype and uses_triton(weight):
             from . import fast_unet  # imports Triton
 
-            if fast_unet.can_run(self, x):
+            if batch[1] == VIEW_COUNT and fast_unet.can_run(self, x):
                 return fast_unet.features(self, x).unflatten(0, batch)
         x = x.to(dtype, memory_format=torch.channels_last)
-        return self.conv(self.unet(x)).float().unflatten(0, batch)
+        return self.conv(self.unet(x, batch[1])).float().unflatten(0, batch)
 
     def forward(self, inputs: Tensor, alphas: Tensor | None = None) -> Gaussians:
         """Gaussians of B objects.
@@ -124,6 +124,7 @@ class LGM(nn.Module):
         Args:
             views: [4, 3, H, W] or [B, 4, 3, H, W], 0..1, on white, at azimuth 0, 90, 180, 270; or
                 with a fourth channel, straight color plus alpha, which is composited on white here.
+                With cameras, also 1 to 8 views, going around the object; training saw four.
             c2w: [4, 4, 4] or [B, 4, 4, 4] cameras of the views; default: elevation 0.
             size: side the views are resized to; default the preset's input size. `demo` also works
                 at 128.
@@ -162,7 +163,7 @@ class LGM(nn.Module):
         """Network inputs [B, 4, 9, size, size] and alphas (None without a fourth channel); see
         `reconstruct`.
         """
-        views = _batched_views(views)
+        views = _batched_views(views, MAX_VIEWS if c2w is not None else VIEW_COUNT)
         size = size or self.preset.input_size
         step = 2 ** (len(self.preset.down_channels) - 1)
         if not isinstance(size, int) or size % step or size < 2 * step:
@@ -213,12 +214,13 @@ def _resize(views: Tensor, size: int) -> Tensor:
     return resized.unflatten(0, views.shape[:2]).clamp(0, 1)
 
 
-def _batched_views(views: Tensor) -> Tensor:
+def _batched_views(views: Tensor, most: int) -> Tensor:
     views = views[None] if views.dim() == 4 else views
-    if views.dim() != 5 or views.shape[1] != VIEW_COUNT or views.shape[2] not in (3, 4):
+    fits = views.dim() == 5 and views.shape[2] in (3, 4)
+    if not fits or not (views.shape[1] == VIEW_COUNT or 1 <= views.shape[1] <= most != VIEW_COUNT):
         raise ValueError(
-            "LGM needs 4 views as [4, 3, H, W] or [B, 4, 3, H, W] (or 4 channels with alpha), "
-            f"got {list(views.shape)}."
+            "LGM needs 4 views as [4, 3, H, W] or [B, 4, 3, H, W] (or 4 channels with alpha), or "
+            f"1 to {MAX_VIEWS} with their cameras c2w, got {list(views.shape)}."
         )
     if not views.numel():
         raise ValueError(f"LGM needs views with pixels, got {list(views.shape)}.")
@@ -235,9 +237,10 @@ def _batched_views(views: Tensor) -> Tensor:
 def _batched_poses(c2w: Tensor | None, views: Tensor) -> Tensor:
     c2w = input_poses() if c2w is None else torch.as_tensor(c2w)
     c2w = (c2w[None] if c2w.dim() == 3 else c2w).to(views.device, torch.float32)
-    if c2w.dim() != 4 or c2w.shape[1:] != (VIEW_COUNT, 4, 4) or c2w.shape[0] not in (1, len(views)):
+    count = views.shape[1]
+    if c2w.dim() != 4 or c2w.shape[1:] != (count, 4, 4) or c2w.shape[0] not in (1, len(views)):
         raise ValueError(
-            f"LGM needs cameras c2w of shape [4, 4, 4] or [{len(views)}, 4, 4, 4], "
+            f"LGM needs cameras c2w of shape [{count}, 4, 4] or [{len(views)}, {count}, 4, 4], "
             f"got {list(c2w.shape)}."
         )
     rotations = c2w[..., :3, :3]

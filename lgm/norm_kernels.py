@@ -4,7 +4,8 @@ around convolutions.
 Every tensor is channels-last: sample n, pixel p, channel c lie at (n * pixels + p) * channels + c,
 so a tile [ROWS pixels, COLUMNS channels] is read in whole cache lines and a group is a narrow
 column of the matrix. A large map takes three launches (moments of tiles, moments of groups,
-normalization), a small one a single launch that holds a whole group in registers. Sums have a fixed
+normalization), a small one a single launch that holds a whole group in registers; it reads its
+narrow column badly, so large batches take three, too. Sums have a fixed
 order, without atomics: results repeat to the bit. Moments are centered before they are squared and
 merged by Chan's formula; means far from zero cost no precision.
 """
@@ -18,6 +19,7 @@ from torch import Tensor
 
 TILE = 8192  # elements a program holds: 32 for each thread of 8 warps
 GROUP_TILE = 16384  # largest group that is normalized by one program
+SMALL_MAP = 1 << 22  # elements up to which a launch costs more than reading twice
 MAX_COLUMNS = 64  # 128 bytes of fp16, one cache line
 
 
@@ -393,7 +395,7 @@ def normalize(
     shift = (weight, 0) if offset is None else (offset, channels * (offset.dim() - 1))
     flags = {"HAS_SKIP": skip is not None, "HAS_OFFSET": offset is not None}
     rows, group = triton.next_power_of_2(pixels), triton.next_power_of_2(group_width)
-    if rows * group <= GROUP_TILE:
+    if rows * group <= GROUP_TILE and samples * pixels * channels <= SMALL_MAP:
         _normalize_group[(groups, samples)](
             *inputs, *shift, weight, bias, mean, rstd, y, pixels, width, skip_width, eps,
             **flags, SILU=silu, ROWS=rows, GROUP=group, GROUP_WIDTH=group_width,

@@ -8,7 +8,8 @@ from typing import Literal
 
 INPUT_CHANNELS = 9  # RGB (ImageNet-normalized), ray moment, ray direction
 OUTPUT_CHANNELS = 14  # position, opacity, scale, rotation, color
-VIEW_COUNT = 4
+VIEW_COUNT = 4  # the official number of input views
+MAX_VIEWS = 8  # what training and inference accept beyond it
 HULL_CHANNELS = 28  # what `lgm.hull` adds: own alpha, interval, neighbors' colors
 
 

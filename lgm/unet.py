@@ -1,7 +1,7 @@
 """The asymmetric U-Net with cross-view self-attention (Tang et al. 2024, section 3.3), in reading
 order.
 
-Axes: B objects, V = 4 views, C channels, H W pixels. View and batch share the first axis,
+Axes: B objects, V views (4; others by argument), C channels, H W pixels. View and batch share the first axis,
 row = b * V + v.
 Attribute names are the released checkpoint's keys.
 """
@@ -95,16 +95,22 @@ class MVAttention(nn.Module):
         self.norm = GroupNorm(channels, silu=False)
         self.attn = Attention(channels)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, views: int) -> Tensor:
         _, channels, height, width = x.shape
-        tokens = self.norm(x).permute(0, 2, 3, 1).reshape(-1, VIEW_COUNT * height * width, channels)
+        tokens = self.norm(x).permute(0, 2, 3, 1).reshape(-1, views * height * width, channels)
         attended = self.attn(tokens).reshape(-1, height, width, channels).permute(0, 3, 1, 2)
         return scaled_sum(attended, x, SKIP_SCALE)
 
 
+class PassThrough(nn.Module):
+    """Stands where a level has no attention; no keys in the state dict."""
+
+    def forward(self, x: Tensor, views: int) -> Tensor:
+        return x
+
+
 def attention_layers(channels: int, count: int, enabled: bool) -> nn.ModuleList:
-    """`count` attentions, or as many pass-throughs, which have no keys in the state dict."""
-    return nn.ModuleList(MVAttention(channels) if enabled else nn.Identity() for _ in range(count))
+    return nn.ModuleList(MVAttention(channels) if enabled else PassThrough() for _ in range(count))
 
 
 class DownBlock(nn.Module):
@@ -118,10 +124,10 @@ class DownBlock(nn.Module):
         self.attns = attention_layers(channels_out, 2, attention)
         self.downsample = conv3x3(channels_out, channels_out, stride=2) if downsample else None
 
-    def forward(self, x: Tensor) -> list[Tensor]:
+    def forward(self, x: Tensor, views: int) -> list[Tensor]:
         outputs = []
         for net, attn in zip(self.nets, self.attns, strict=True):
-            x = attn(net(x))
+            x = attn(net(x), views)
             outputs.append(x)
         if self.downsample is not None:
             outputs.append(self.downsample(x))
@@ -134,8 +140,8 @@ class MidBlock(nn.Module):
         self.nets = nn.ModuleList(ResBlock(channels, channels) for _ in range(2))
         self.attns = attention_layers(channels, 1, attention)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.nets[1](self.attns[0](self.nets[0](x)))
+    def forward(self, x: Tensor, views: int) -> Tensor:
+        return self.nets[1](self.attns[0](self.nets[0](x), views))
 
 
 class UpBlock(nn.Module):
@@ -158,9 +164,9 @@ class UpBlock(nn.Module):
         self.attns = attention_layers(channels_out, 3, attention)
         self.upsample = conv3x3(channels_out, channels_out) if upsample else None
 
-    def forward(self, x: Tensor, skips: list[Tensor]) -> Tensor:
+    def forward(self, x: Tensor, skips: list[Tensor], views: int) -> Tensor:
         for net, attn in zip(self.nets, self.attns, strict=True):
-            x = attn(net(torch.cat([x, skips.pop()], dim=1)))
+            x = attn(net(torch.cat([x, skips.pop()], dim=1)), views)
         if self.upsample is not None:
             x = self.upsample(F.interpolate(x, scale_factor=2.0, mode="nearest"))
         return x
@@ -197,13 +203,13 @@ class UNet(nn.Module):
         self.norm_out = GroupNorm(up[-1])
         self.conv_out = conv3x3(up[-1], OUTPUT_CHANNELS)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, views: int = VIEW_COUNT) -> Tensor:
         x = self.conv_in(x)
         skips = [x]
         for block in self.down_blocks:
-            skips.extend(block(skips[-1]))
-        x = self.mid_block(skips[-1])
+            skips.extend(block(skips[-1], views))
+        x = self.mid_block(skips[-1], views)
         # The decoder is shorter than the encoder: the oldest skips stay unused.
         for block in self.up_blocks:
-            x = block(x, skips)
+            x = block(x, skips, views)
         return self.conv_out(self.norm_out(x))
