@@ -172,7 +172,8 @@ class PreviewSplat(io.ComfyNode):
             pictures, mask = draw(edited, eye, size, color, near, progress)
         else:
             pictures, mask = on_color(seen, state.background), seen[:, 3]
-        stay = f"{payload['count_kept']:,} of {payload['count']:,} Gaussians stay"
+        count, kept = payload["count"], payload["count_kept"]
+        stay = f"{kept:,} of {count:,} Gaussians stay" if kept < count else f"{count:,} Gaussians"
         host.say(cls, "; ".join([stay, *notes]))
         image = image_from_pictures(pictures)
         outputs = (edited, host.outgoing(image), host.outgoing(mask), view)

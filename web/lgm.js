@@ -28,6 +28,30 @@ export function links(files) {
   })
 }
 
+/** Adds to what a node does in a callback. */
+function chain(node, name, added) {
+  const before = node[name]
+  node[name] = function (...args) {
+    const result = before?.apply(this, args)
+    added(...args)
+    return result
+  }
+}
+
+/**
+ * Undo makes all nodes anew at once. HTML nodes then go on showing the element of the node before,
+ * so that of the new node has to take its place.
+ */
+function handOver(node, widget) {
+  const take = () => {
+    const heir = app.canvas.graph?.getNodeById(node.id)
+    const element = heir?.widgets?.find(({ name }) => name === widget.name)?.element
+    if (element && !element.isConnected && widget.element.isConnected)
+      widget.element.replaceWith(element)
+  }
+  chain(node, "onRemoved", () => setTimeout(take))
+}
+
 const ROW = 20 // pixels, height of a link
 const MOST_ROWS = 6 // before the list scrolls
 
@@ -47,11 +71,10 @@ app.registerExtension({
       serialize: false, // of the prompt
     })
     widget.serialize = false // of the workflow
-    const before = node.onExecuted
-    node.onExecuted = function (message) {
-      before?.call(this, message)
+    handOver(node, widget)
+    chain(node, "onExecuted", (message) => {
       list.replaceChildren(...links(message?.lgm_files ?? []))
-    }
+    })
   },
 })
 
@@ -59,11 +82,13 @@ app.registerExtension({
 // engine when there is something to show: a page without the node pays for this file alone.
 
 const VIEWER = "LGM_PreviewSplat"
-const [WIDTH, HEIGHT] = [440, 440] // pixels, of a new node and of the view's least height
+const [WIDTH, HEIGHT] = [480, 460] // pixels, of a new node and of the view's least height
 const MARGIN = 10 // pixels, that classic nodes leave around an element
 
 /** @type {Set<{ node: any, show: (payload: any) => void, warm: () => void }>} in the graph */
 const shown = new Set()
+
+const words = () => import(new URL("./viewer/words.mjs", import.meta.url).href)
 
 /** What a viewer needs of the page. @returns {import("./viewer/viewer.mjs").Host} */
 function hostOf(node) {
@@ -72,8 +97,10 @@ function hostOf(node) {
     async read(file) {
       const reply = await fetch(fileUrl(file))
       if (reply.ok) return reply.arrayBuffer()
+      const { t } = await words()
+      const values = { name: file.filename, status: reply.status }
       throw new Error(
-        `${file.filename} is no longer on the server (${reply.status}): run the graph again.`,
+        t("{name} is no longer on the server ({status}): run the graph again.", values),
       )
     },
     address: fileUrl,
@@ -82,14 +109,18 @@ function hostOf(node) {
       body.append("image", blob, name)
       for (const [key, value] of Object.entries({ subfolder, type })) body.append(key, value)
       const reply = await api.fetchApi("/upload/image", { method: "POST", body })
-      if (!reply.ok)
-        throw new Error(`The server did not take ${name} (${reply.status}): try again.`)
+      if (!reply.ok) {
+        const { t } = await words()
+        const values = { name, status: reply.status }
+        throw new Error(t("The server did not take {name} ({status}): try again.", values))
+      }
       const saved = await reply.json()
       return { filename: saved.name, subfolder: saved.subfolder, type: saved.type }
     },
     pictureSize: () => ({ width: valueOf("width") ?? 1024, height: valueOf("height") ?? 1024 }),
     sendsSeen: () => valueOf("picture") === "as seen",
     changed: () => node.graph?.setDirtyCanvas?.(true, true),
+    locale: app.extensionManager?.setting?.get("Comfy.Locale"),
   }
 }
 
@@ -101,13 +132,16 @@ function addViewer(node, name) {
   let saved = null // until the modules are there
   let viewer = null
   let removed = false
-  const opened = import(new URL("./viewer/viewer.mjs", import.meta.url).href).then(({ Viewer }) => {
-    if (removed) return null
-    viewer = widget.viewer = new Viewer(hostOf(node))
+  const open = async () => {
+    const { makeViewer } = await import(new URL("./viewer/viewer.mjs", import.meta.url).href)
+    const made = await makeViewer(hostOf(node))
+    if (removed) return made.dispose()
+    viewer = widget.viewer = made
     if (saved) viewer.restore(saved)
     element.replaceChildren(viewer.element)
     return viewer
-  })
+  }
+  const opened = open()
   opened.catch((error) => {
     element.textContent = `The viewer did not load (${error.message}): reload the page.`
   })
@@ -122,6 +156,7 @@ function addViewer(node, name) {
     hideOnZoom: false,
   })
   widget.serializeValue = async () => (await opened)?.promptValue()
+  handOver(node, widget)
 
   const show = (payload) => {
     node.properties.lgm_preview = payload // a workflow that is opened again shows its last result
@@ -145,19 +180,13 @@ function addViewer(node, name) {
   return { widget }
 }
 
-/** Adds to what a node does in a callback. */
-function chain(node, name, added) {
-  const before = node[name]
-  node[name] = function (...args) {
-    const result = before?.apply(this, args)
-    added(...args)
-    return result
-  }
-}
-
 /** The key of a node among the page's results: in a subgraph with the subgraph's own id. */
 const locator = ({ id, graph }) =>
   !graph || graph === graph.rootGraph || graph.isRootGraph ? String(id) : `${graph.id}:${id}`
+
+function keepTouch(event) {
+  if (event.target.closest?.(".lgm-viewer")) event.stopPropagation()
+}
 
 app.registerExtension({
   name: "lgmsplats.Viewer",
@@ -171,6 +200,10 @@ app.registerExtension({
   setup() {
     // The engine loads while the graph runs.
     api.addEventListener("execution_start", () => shown.forEach(({ warm }) => warm()))
+    // The page would zoom the graph by the two fingers that zoom a view. It listens above the nodes,
+    // before their elements can; the pointer events of the same fingers go on.
+    for (const name of ["touchstart", "touchmove", "touchend", "touchcancel"])
+      window.addEventListener(name, keepTouch, { capture: true, passive: true })
   },
 
   /** Also when a tab is opened again, or a result is taken from the history. */

@@ -375,6 +375,354 @@ def test_keys_and_pointer_turn_the_view(classic, object_info, ball):
     assert all(names)
 
 
+VIEWS = {
+    **{"Front": (0, 0), "Left": (90, 0), "Back": (180, 0), "Right": (270, 0)},
+    **{"+X": (90, 0), "−X": (270, 0), "+Y": (0, 90), "−Y": (0, -90), "+Z": (0, 0), "−Z": (180, 0)},
+}
+
+
+def test_buttons_of_the_camera_look_from_where_they_say(classic, object_info, ball):
+    viewer = show(classic, of_file(object_info))
+    viewer.wait()
+    viewer.click("camera")
+    for name, (azimuth, elevation) in VIEWS.items():
+        viewer.js("v.lookFrom([33, 11])")
+        classic.page.locator(".lgm-panel button:visible", has_text=name).click()
+        orbit = viewer.js("return v.orbit()")
+        assert orbit["elevation"] == pytest.approx(elevation, abs=0.1)
+        assert (orbit["azimuth"] - azimuth + 180) % 360 - 180 == pytest.approx(0, abs=0.1)
+        if name.isalpha():  # LGM's own camera
+            assert (orbit["distance"], orbit["fov"]) == pytest.approx((1.5, 49.1), abs=1e-2)
+            assert orbit["target"] == pytest.approx([0, 0, 0], abs=1e-3)
+    lens = classic.page.locator(".lgm-panel input:visible")
+    lens.fill("20")
+    assert viewer.js("return v.orbit().fov") == pytest.approx(20)
+    assert not classic.problems()
+
+
+def test_saved_picture_is_a_png_of_the_nodes_size_with_alpha(classic, object_info, ball, tmp_path):
+    prompt = of_file(object_info)
+    prompt["view"]["inputs"] |= {"width": 320, "height": 192}
+    viewer = show(classic, prompt)
+    viewer.wait()
+    viewer.click("picture")
+    save = classic.page.get_by_role("button", name="Save picture, 320 × 192")
+    with classic.page.expect_download() as started:
+        save.click()
+    path = tmp_path / started.value.suggested_filename
+    started.value.save_as(path)
+    image = Image.open(path)
+    assert (path.suffix, image.format, image.mode) == (".png", "PNG", "RGBA")
+    assert image.size == (320, 192)
+    alpha = np.asarray(image)[..., 3]
+    assert alpha[0, 0] == 0 and alpha[88:104, 152:168].max() > 200
+    assert psnr(np.asarray(image) / 255, viewer.picture()) > 60
+    assert not classic.problems()
+
+
+def graph_view(page):
+    """What a gesture on the viewer may not move: the graph, and the node in it."""
+    return page.page.evaluate(
+        "() => [window.app.canvas.ds.scale, ...window.app.canvas.ds.offset, "
+        "...window.app.graph.nodes[0].pos]"
+    )
+
+
+@pytest.mark.parametrize("renderer", RENDERERS)
+def test_drag_moves_and_wheel_and_pinch_zoom(chromium, server, object_info, ball, renderer):
+    with open_page(chromium, server, vue=RENDERERS[renderer]) as page:
+        page.settle()
+        viewer = show(page, of_file(object_info))
+        viewer.wait()
+        graph = graph_view(page)
+        mouse, keyboard = page.page.mouse, page.page.keyboard
+        box = page.page.locator(".lgm-viewer canvas").first.bounding_box()
+        middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        side = min(box["width"], box["height"])
+
+        # A drag with the right button, or with Shift, takes what is under the pointer along.
+        for button, key in (("right", None), ("left", "Shift")):
+            viewer.js("v.lookFrom([0, 0])")
+            before = viewer.js("return v.orbit()")
+            if key:
+                keyboard.down(key)
+            mouse.move(*middle)
+            mouse.down(button=button)
+            mouse.move(middle[0] + side / 4, middle[1] + side / 8)
+            mouse.up(button=button)
+            if key:
+                keyboard.up(key)
+            after = viewer.js("return v.orbit()")
+            across = 2 * before["distance"] * math.tan(math.radians(before["fov"]) / 2)
+            moved = [b - a for a, b in zip(before["target"], after["target"], strict=True)]
+            assert moved == pytest.approx([-across / 4, across / 8, 0], abs=0.02 * across)
+            for name in ("azimuth", "elevation", "distance"):
+                assert after[name] == pytest.approx(before[name], abs=1e-2)
+
+        # Away from the user is nearer; nothing else changes.
+        viewer.js("v.lookFrom([20, 10])")
+        start = viewer.js("return v.orbit()")
+        mouse.move(*middle)
+        mouse.wheel(0, -300)
+        page.settle(100)
+        nearer = viewer.js("return v.orbit()")
+        mouse.wheel(0, 300)
+        page.settle(100)
+        again = viewer.js("return v.orbit()")
+        assert nearer["distance"] < 0.9 * start["distance"]
+        assert again["distance"] == pytest.approx(start["distance"], rel=1e-3)
+        for orbit in (nearer, again):
+            assert orbit["azimuth"] == pytest.approx(start["azimuth"], abs=0.02)
+            assert orbit["target"] == pytest.approx(start["target"], abs=1e-3)
+
+        pinch(page, middle, side / 8, side / 4)
+        page.page.wait_for_function(
+            f"(most) => {FIRST}.orbit().distance < most && !{FIRST}.moving",
+            arg=0.55 * again["distance"],
+        )
+        pinched = viewer.js("return v.orbit()")
+        assert pinched["distance"] == pytest.approx(again["distance"] / 2, rel=0.05)
+        assert pinched["azimuth"] == pytest.approx(again["azimuth"], abs=0.5)
+
+        assert graph_view(page) == graph
+        assert not page.page.locator(".litecontextmenu").count()
+        assert not page.problems()
+
+
+def pinch(page, middle, start, end, steps=4):
+    """Two fingers, each this many pixels of the screen from the middle, above and below it."""
+    session = page.page.context.new_cdp_session(page.page)
+    x, y = middle
+    for step in range(steps + 1):
+        reach = start + (end - start) * step / steps
+        points = [{"x": x, "y": y - reach, "id": 0}, {"x": x, "y": y + reach, "id": 1}]
+        kind = "touchMove" if step else "touchStart"
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    session.detach()
+
+
+def test_browser_zoom_changes_the_pixels(classic, object_info, ball):
+    viewer = show(classic, of_file(object_info))
+    viewer.wait()
+    before = viewer.js("return [v.canvas.width, v.canvas.height]")
+    session = classic.page.context.new_cdp_session(classic.page)
+    size = {name: length // 2 for name, length in classic.page.viewport_size.items()}
+    # At 200 % a page has half the width, and twice the pixels on each side of a length.
+    session.send(
+        "Emulation.setDeviceMetricsOverride", {**size, "deviceScaleFactor": 2, "mobile": False}
+    )
+    try:
+        doubled = f"(width) => Math.abs({FIRST}.canvas.width - 2 * width) < 3"
+        classic.page.wait_for_function(doubled, arg=before[0])
+        alpha = viewer.canvas()[..., 3]
+        assert alpha.shape == pytest.approx((2 * before[1], 2 * before[0]), abs=2)
+        assert alpha.max() > 0.8  # it was drawn again
+    finally:
+        session.send("Emulation.clearDeviceMetricsOverride")
+        session.detach()
+    assert not classic.problems()
+
+
+def test_connected_camera_is_the_view_until_it_is_moved(classic, object_info, ball):
+    orbit = {"path": "orbit", "path.azimuth": 70, "path.elevation": 25, "frames": 1}
+    prompt = of_file(object_info) | {
+        "path": node(object_info, "LGM_CameraPath", splat=["view", 0], **orbit),
+        "other": preview(object_info, splat=["view", 0], camera=["path", 0]),
+    }
+    show(classic, prompt)
+    assert classic.run() == "success"
+    with_camera = f"() => ({VIEWERS})().findIndex((v) => v.payload?.camera)"
+    classic.page.wait_for_function(f"() => ({with_camera})() >= 0")
+    viewer = Viewer(classic, classic.page.evaluate(with_camera))
+    given, mine = viewer.js("return [v.payload.camera, v.info()]")
+    assert mine == given
+    angles = viewer.js("return v.orbit()")
+    assert (angles["azimuth"], angles["elevation"]) == pytest.approx((70, 25), abs=0.01)
+    assert viewer.js("return v.promptValue()")["camera"] is None
+    viewer.js("v.lookFrom([10, 0])")
+    assert viewer.js("return v.orbit().azimuth") == pytest.approx(10, abs=0.1)
+    assert viewer.js("return v.promptValue()")["camera"]
+    viewer.js("v.reset()")
+    assert viewer.js("return v.info()") == given
+    assert not classic.problems()
+
+
+def test_full_screen_and_back(classic, object_info, ball):
+    viewer = show(classic, of_file(object_info))
+    viewer.wait()
+    viewer.js("v.lookFrom([30, 20])")
+    camera = viewer.js("return v.saved()")["camera"]
+    small = viewer.js("return v.canvas.width")
+    viewer.click("full")
+    classic.page.wait_for_function(
+        "() => document.fullscreenElement?.classList.contains('lgm-viewer')"
+    )
+    classic.page.wait_for_function(f"(was) => {FIRST}.canvas.width > 1.5 * was", arg=small)
+    assert viewer.canvas()[..., 3].max() > 0.8
+    viewer.click("full")
+    classic.page.wait_for_function("() => !document.fullscreenElement")
+    classic.page.wait_for_function(f"(was) => {FIRST}.canvas.width === was", arg=small)
+    assert viewer.js("return v.saved()")["camera"] == camera
+    assert not classic.problems()
+
+
+def test_every_button_has_its_place_and_says_what_it_does(classic, object_info, ball):
+    """At the size of a new node, of a narrow and of a wide one."""
+    both = of_file(object_info) | {
+        "both": preview(object_info, splat=["view", 0], splat_b=["view", 0])
+    }
+    show(classic, both)
+    assert classic.run() == "success"
+    with_b = f"() => ({VIEWERS})().findIndex((v) => v.loaded.splat_b)"
+    classic.page.wait_for_function(f"() => ({with_b})() >= 0")
+    viewer = Viewer(classic, classic.page.evaluate(with_b))
+    index = viewer.index
+    for width in (480, 320, 400, 440, 520, 700):
+        classic.page.evaluate(
+            f"""(width) => {{
+              const v = ({VIEWERS})()[{index}];
+              const has = (n) => n.widgets?.some((w) => w.viewer === v);
+              const node = window.app.graph.nodes.find(has);
+              node.setSize([width, node.size[1]]);
+              window.app.canvas.setDirty(true, true);
+            }}""",
+            width,
+        )
+        classic.page.wait_for_function(
+            f"(width) => Math.abs(({VIEWERS})()[{index}].element.clientWidth - width) < 30",
+            arg=width,
+        )
+        bar = viewer.js(
+            """const bar = v.element.querySelector('.lgm-bar');
+            const all = [...bar.querySelectorAll('button')];
+            const right = bar.getBoundingClientRect().right;
+            return all.map((b) => [
+              b.title, b.offsetWidth, b.offsetHeight, b.getBoundingClientRect().right <= right,
+            ])"""
+        )
+        assert len(bar) == 9
+        for title, across, high, inside in bar:
+            assert title and inside, (width, title)
+            assert across >= 20 and high >= 24, (width, title, across, high)
+
+
+def test_reset_button_forgets_what_was_set(classic, object_info, ball):
+    classic.page.evaluate("() => { window.app.nodeOutputs = {} }")  # of the tests before
+    viewer = show(classic, {"view": preview(object_info)})
+    viewer.wait("empty")
+    fresh = viewer.js("return v.saved()")
+    viewer.js("v.state.file = '3d/ball.ply'; return v.showFile()")
+    viewer.wait()
+    viewer.js("v.lookFrom([30, 40]); v.toggleCrop(); v.setLook({ mode: 'depth', turntable: true })")
+    assert viewer.js("return v.saved()") != fresh
+    viewer.click("reset")
+    viewer.wait("empty")  # of the dropped file, too
+    assert viewer.js("return v.saved()") == fresh
+    assert not classic.problems()
+
+
+@pytest.mark.parametrize("renderer", RENDERERS)
+def test_mesh_and_splat_are_shown_and_hidden(chromium, server, object_info, ball, renderer, shots):
+    with open_page(chromium, server, vue=RENDERERS[renderer]) as page:
+        page.settle()
+        prompt = of_file(object_info) | {
+            "mesh": node(object_info, "LGM_SplatToMesh", splat=["view", 0], faces=500),
+            "both": preview(object_info, splat=["view", 0], mesh=["mesh", 0]),
+        }
+        prompt["mesh"]["inputs"]["resolution"] = 64
+        show(page, prompt)
+        assert page.run() == "success"
+        with_mesh = f"() => ({VIEWERS})().findIndex((v) => v.loaded.mesh && v.loaded.splat)"
+        page.page.wait_for_function(f"() => ({with_mesh})() >= 0")
+        viewer = Viewer(page, page.page.evaluate(with_mesh))
+        viewer.js("v.lookFrom([30, 20]); v.open('look')")
+        names = {"show_splat": "Splat", "show_mesh": "Mesh"}
+
+        def press(name):
+            page.page.locator(f'[data-toggle="{name}"]:visible').click()
+            viewer.js("")
+
+        def shown():
+            pressed = page.page.locator('[data-toggle][aria-pressed="true"]:visible')
+            return sorted(pressed.all_inner_texts()), viewer.picture()
+
+        # Side by side with the mesh both are there; hiding one leaves the other alone.
+        assert viewer.js("return v.comparing()") == "wipe"
+        assert shown()[0] == ["Mesh", "Splat"]
+        press("show_mesh")
+        labels, splat = shown()
+        assert (labels, viewer.js("return v.comparing()")) == (["Splat"], "off")
+        press("show_splat")  # never nothing
+        labels, mesh = shown()
+        assert labels == ["Mesh"]
+        press("show_splat")
+        labels, both = shown()
+        assert labels == sorted(names.values())
+        page.shot(shots / f"Viewer, mesh and splat ({renderer}).png")
+        for a, b in ((splat, mesh), (splat, both), (mesh, both)):
+            assert psnr(on_white(a), on_white(b)) < 40
+        assert min(picture[..., 3].max() for picture in (splat, mesh, both)) > 0.9
+
+        # The workflow keeps it.
+        press("show_splat")
+        page.load(page.page.evaluate(SERIALIZED))
+        page.page.wait_for_function(f"() => ({with_mesh})() >= 0")
+        viewer = Viewer(page, page.page.evaluate(with_mesh))
+        viewer.js("v.open('look')")
+        labels, again = shown()
+        assert labels == ["Mesh"]
+        assert psnr(again, mesh) > 50
+        assert not page.problems()
+
+
+@pytest.mark.parametrize("renderer", RENDERERS)
+def test_undo_leaves_the_viewer_alive(chromium, server, object_info, ball, renderer):
+    """It makes all nodes anew."""
+    with open_page(chromium, server, vue=RENDERERS[renderer]) as page:
+        page.settle()
+        viewer = show(page, of_file(object_info))
+        viewer.wait()
+        page.load(page.page.evaluate(SERIALIZED))  # from here on the page remembers
+        viewer.wait()
+        page.settle(500)
+        width = "window.app.graph.nodes[0].widgets.find((w) => w.name === 'width')"
+        page.page.evaluate(
+            f"""() => {{
+              {width}.value = 512;
+              window.app.extensionManager.workflow.activeWorkflow.changeTracker.checkState();
+            }}"""
+        )
+        for command, expected in (("Undo", SIDE), ("Redo", 512)):
+            page.page.evaluate(f"() => {{ window.lgmBefore = {FIRST} }}")
+            page.page.evaluate(f"() => {COMMAND}('Comfy.{command}')")
+            page.page.wait_for_function(f"() => {FIRST} && {FIRST} !== window.lgmBefore")
+            page.page.wait_for_function(f"() => {FIRST}.element.isConnected")
+            assert page.page.evaluate(f"() => {width}.value") == expected
+            viewer.wait()
+            page.page.wait_for_function(f"() => {FIRST}.element.dataset.frames > 0")
+            assert page.page.locator(".lgm-viewer").count() == 1
+        viewer.drag("canvas", 30, 0)
+        assert viewer.js("return v.state.camera")
+        assert not page.problems()
+
+
+def test_viewer_speaks_the_language_of_the_page(chromium, server, object_info, ball, shots):
+    server.fetch("/settings", {"Comfy.Locale": "zh"})
+    try:
+        with open_page(chromium, server, vue=True) as page:
+            page.settle()
+            viewer = show(page, of_file(object_info))
+            viewer.wait()
+            assert page.page.locator('.lgm-bar [data-tool="crop"]').inner_text() == "裁剪"
+            assert "400 个高斯点" in viewer.js("return v.facts.textContent")
+            viewer.click("look")
+            page.shot(shots / "Viewer, Chinese.png")
+            assert not page.problems()
+    finally:
+        server.fetch("/settings", {"Comfy.Locale": "en"})
+
+
 def test_turntable_turns_until_it_is_told_not_to(classic, object_info, ball):
     viewer = show(classic, of_file(object_info))
     viewer.wait()

@@ -7,6 +7,7 @@ import {
   readState,
   round,
   roundAll,
+  toggled,
 } from "../../web/viewer/state.mjs"
 
 const camera = {
@@ -87,6 +88,20 @@ test("numbers are rounded for good", () => {
   const value = { a: [1 / 3, { b: -2 / 3 }], c: "text", d: null }
   assert.deepEqual(roundAll(roundAll(value)), roundAll(value))
   assert.deepEqual(roundAll(value), { a: [0.3333, { b: -0.6667 }], c: "text", d: null })
+})
+
+test("of splat and mesh one is always shown, and what is pressed changes", () => {
+  for (const show_splat of [true, false])
+    for (const show_mesh of [true, false])
+      for (const apart of [true, false])
+        for (const name of ["show_splat", "show_mesh"]) {
+          if (!show_splat && !show_mesh) continue // never so
+          const look = { ...defaultState().look, compare: "wipe", show_splat, show_mesh }
+          const next = { ...look, ...toggled(look, name, apart) }
+          assert.ok(next.show_splat || next.show_mesh)
+          assert.equal(next[name], apart ? false : !look[name]) // apart both are seen
+          assert.equal(next.compare, apart ? "off" : "wipe")
+        }
 })
 
 test("an edit that keeps everything is none", () => {

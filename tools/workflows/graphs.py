@@ -235,7 +235,10 @@ MESH = Workflow(
 ## Four views to a textured mesh
 
 Press **Run**: four pictures become 3D Gaussians, and these a closed mesh with a texture, saved as \
-.glb. Drag in *Save 3D Model* to turn it. No GPU is needed.
+.glb. No GPU is needed.
+
+**Compare:** *Preview Splat* shows the Gaussians left of a line that you can drag, and the mesh \
+right of it. *Look* there shows only one of them, or both in one place.
 
 **Your own object:** replace *Example Views* by four *Load Image* nodes, joined by *Batch Images* \
 in this order: front, the object's own left, back, its own right. White background, a quarter \
@@ -247,14 +250,15 @@ turn apart, camera level with the object.
 **Smaller file:** fewer *faces*, a smaller *size*. **Folds or thin parts missing?** Choose \
 *density* in *method*, or raise *resolution*. **Faster on a CPU:** install the package numba.
 
-**White in the view?** A ComfyUI started with *--disable-api-nodes* shows no textures; the file \
-has its own all the same.""",
-    590,
+**White in *Save 3D Model*?** A ComfyUI started with *--disable-api-nodes* shows no textures \
+there; the file has its own all the same.""",
+    650,
     {
         **example_splat("spot"),
         "mesh": Node("LGM_SplatToMesh", {"splat": SPLAT}),
         "bake": Node("LGM_BakeSplatTexture", {"mesh": ("mesh", "mesh"), "splat": SPLAT}),
         "texture": pictures(("bake", "base_color"), "Base color", 400, 470),
+        "viewer": viewed(SPLAT, mesh=("bake", "mesh")),
         "save": Node(
             "SaveGLB",
             {"mesh": ("bake", "mesh")},
@@ -266,7 +270,8 @@ has its own all the same.""",
     [
         FIRST,
         Stage("2. Mesh and texture", [["splat", "mesh"], ["bake", "texture"]]),
-        Stage("3. Save and look", [["save"]]),
+        # The viewer last: the line to the file would seem to come out of it.
+        Stage("3. Save and look", [["save"], ["viewer"]]),
     ],
 )
 

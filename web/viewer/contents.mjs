@@ -8,6 +8,7 @@
 import { sharedEngine } from "./engine.mjs"
 import { disposeMesh, extentOfMesh, loadMesh } from "./meshes.mjs"
 import { extentOf, loadSplat } from "./splats.mjs"
+import { t } from "./words.mjs"
 
 export class Contents {
   /** @param {import("./viewer.mjs").Host} host */
@@ -70,7 +71,9 @@ export class Contents {
       const reason = error?.message ?? error // Spark's workers send bare texts
       const { filename } = file
       throw new Error(
-        `${filename} can't be shown (${reason}): is it whole, and what its name says?`,
+        t("{filename} can't be shown ({reason}): is it whole, and what its name says?", {
+          ...{ filename, reason },
+        }),
       )
     }
   }

@@ -45,8 +45,10 @@ function contentsOf(viewer) {
   const { look } = viewer.state
   const { splat, splat_b, mesh } = viewer.loaded
   const rival = viewer.comparing() === "off" ? undefined : viewer.rival()
-  const withMesh = !!mesh && rival !== "mesh" && (look.show_mesh || !splat)
-  const shown = [{ slot: 0, splat: look.show_splat || !mesh ? splat : null, mesh: withMesh }]
+  const apart = rival === "mesh" // A is the splat alone
+  const withMesh = !!mesh && !apart && (look.show_mesh || !splat)
+  const withSplat = look.show_splat || apart || !mesh
+  const shown = [{ slot: 0, splat: withSplat ? splat : null, mesh: withMesh }]
   if (rival === "splat") shown.push({ slot: 1, splat: splat_b, mesh: false })
   else if (rival === "mesh") shown.push({ slot: 0, splat: null, mesh: true })
   else if (rival !== undefined) shown.push({ image: viewer.payload.images[Number(rival)] })

@@ -8,6 +8,7 @@
  * @typedef {{ visible: () => boolean, draw: () => Promise<void>, lost: (gone: boolean) => void,
  *   failed: (error: Error) => void }} View
  */
+import { t } from "./words.mjs"
 
 const SHADE = "lgmShade" // uniform: 1 gives flat discs the shading of a ball
 const VISIBLE = 1 / 255 // alpha below which 3D Gaussian Splatting draws nothing
@@ -21,7 +22,8 @@ export function sharedEngine() {
     .then((lib) => new Engine(lib))
     .catch((error) => {
       shared = null // a later view may try again
-      throw new Error(`The viewer's 3D engine did not start (${error.message}): reload the page.`)
+      const values = { reason: error.message }
+      throw new Error(t("The viewer's 3D engine did not start ({reason}): reload the page.", values))
     })
   return shared
 }

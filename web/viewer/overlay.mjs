@@ -3,6 +3,7 @@ import { corners, project } from "./camera.mjs"
 import { EDGES, SIDES, dragged, faceAt, faceCenter, moveFace } from "./crop.mjs"
 import { set, svg } from "./dom.mjs"
 import { round } from "./state.mjs"
+import { t } from "./words.mjs"
 
 const AXES = "XYZ"
 const COLORS = ["#f0605d", "#62c462", "#5b9cf5"] // of the axes, as everywhere
@@ -99,11 +100,11 @@ function makeHandle(viewer, side) {
   const name = `${side.sign > 0 ? "+" : "−"}${AXES[side.axis]}`
   const handle = svg("circle", {
     ...{ class: "lgm-handle", r: 7, fill: COLORS[side.axis], tabindex: 0, role: "slider" },
-    "aria-label": `Crop box, ${name} side`,
+    "aria-label": t("Crop box, {name} side", { name }),
     "data-side": `${side.sign > 0 ? "+" : "-"}${AXES[side.axis]}`,
   })
   handle.append(svg("title"))
-  handle.firstChild.textContent = `Drag the ${name} side of the crop box`
+  handle.firstChild.textContent = t("Drag the {name} side of the crop box", { name })
   const moveTo = (box, place) => viewer.setCrop(moveFace(box, side, place, viewer.extent))
   const begin = () => viewer.box()
   draggable(handle, viewer, begin, (moved, box) => {
@@ -125,7 +126,7 @@ function makeWipe(viewer) {
   const wipe = svg(
     "g",
     {
-      ...{ class: "lgm-wipe", tabindex: 0, role: "slider", "aria-label": "Line between A and B" },
+      ...{ class: "lgm-wipe", tabindex: 0, role: "slider", "aria-label": t("Line between A and B") },
       ...{ "aria-valuemin": 0, "aria-valuemax": 100 },
     },
     svg("line", { y1: 0 }),

@@ -100,6 +100,19 @@ export function roundAll(value) {
   )
 }
 
+/**
+ * The change of a look that shows or hides the splat or the mesh; one of them always stays.
+ * @param {Look} look
+ * @param {"show_splat" | "show_mesh"} name
+ * @param {boolean} apart whether they are being compared: then both are there, whatever the look says
+ * @returns {Partial<Look>}
+ */
+export function toggled(look, name, apart) {
+  const other = name === "show_mesh" ? "show_splat" : "show_mesh"
+  if (apart) return { compare: "off", [name]: false, [other]: true }
+  return look[name] ? { [name]: false, [other]: true } : { [name]: true }
+}
+
 /** Whether an edit keeps everything. @param {Edit} edit */
 export const isUnedited = (edit) => !edit.crop && edit.min_opacity <= 0 && edit.max_scale <= 0
 

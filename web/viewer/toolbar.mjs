@@ -1,36 +1,40 @@
 /** The row of buttons, and the panels that they open. */
-import { AXIS_VIEWS, MODEL_VIEWS } from "./camera.mjs"
+import { AXIS_VIEWS } from "./camera.mjs"
 import { choice, el, slider } from "./dom.mjs"
 import { ICONS } from "./icons.mjs"
 import { countKept } from "./splats.mjs"
-import { isUnedited } from "./state.mjs"
+import { isUnedited, toggled } from "./state.mjs"
+import { t } from "./words.mjs"
 
-const COLORS = { "#ffffff": "White", "#808080": "Gray", "#1b1b1b": "Black" }
-const MODES = {
-  ...{ splat: "Splat", points: "Points", ellipsoids: "Ellipsoids" },
-  ...{ depth: "Depth", normal: "Normals" },
-}
+const colors = () => ({ "#ffffff": t("White"), "#808080": t("Gray"), "#1b1b1b": t("Black") })
+const modes = () => ({
+  ...{ splat: t("Splat"), points: t("Points"), ellipsoids: t("Ellipsoids") },
+  ...{ depth: t("Depth"), normal: t("Normals") },
+})
+const models = () => ({
+  ...{ Front: t("Front"), Left: t("Left"), Back: t("Back"), Right: t("Right") },
+})
 const percent = (value) => `${Math.round(100 * value)} %`
 
 /** @param {import("./viewer.mjs").Viewer} viewer */
 export function makeToolbar(viewer) {
   const { words } = viewer
   const tools = Object.entries({
-    look: ["Look", "View mode, splat size, opacity cut, background"],
-    camera: ["Camera", words.camera],
-    crop: ["Crop", words.crop],
-    compare: ["Compare", "Splat against splat, mesh or picture"],
-    picture: ["Picture", words.picture],
+    look: [t("Look"), t("View mode, splat size, opacity cut, background")],
+    camera: [t("Camera"), words.camera],
+    crop: [t("Crop"), words.crop],
+    compare: [t("Compare"), t("Splat against splat, mesh or picture")],
+    picture: [t("Picture"), words.picture],
   }).map(([name, [text, title]]) => tool(viewer, name, text, title))
-  const turntable = action("turntable", "Turntable", () =>
+  const turntable = action("turntable", t("Turntable: let it turn by itself"), () =>
     viewer.setLook({ turntable: !viewer.state.look.turntable }),
   )
-  const fit = action("fit", "Fit the splat into the view (F)", () => viewer.fit())
-  const reset = action("reset", "Reset camera, crop, filters and look", () => viewer.reset())
-  const full = action("full", "Full screen", () => viewer.fullScreen())
+  const fit = action("fit", t("Fit the splat into the view (F)"), () => viewer.fit())
+  const reset = action("reset", t("Reset camera, crop, filters and look"), () => viewer.reset())
+  const full = action("full", t("Full screen"), () => viewer.fullScreen())
   const bar = el(
     "div",
-    { class: "lgm-bar", role: "toolbar", "aria-label": "Splat viewer" },
+    { class: "lgm-bar", role: "toolbar", "aria-label": t("Splat viewer") },
     ...tools,
     el("span", { class: "lgm-gap" }),
     ...[turntable, fit, reset, full],
@@ -100,14 +104,14 @@ function moveFocus(event) {
 }
 
 function lookPanel(viewer) {
-  const mode = choice("View mode", MODES, (value) => viewer.setLook({ mode: value }))
+  const mode = choice(t("View mode"), modes(), (value) => viewer.setLook({ mode: value }))
   const size = slider({
-    ...{ label: "Splat size", title: "Size of every Gaussian; small shows how they lie" },
+    ...{ label: t("Splat size"), title: t("Size of every Gaussian; small shows how they lie") },
     ...{ min: 0.05, max: 2, step: 0.05, text: percent },
     change: (scale) => viewer.setLook({ scale }),
   })
   const cut = slider({
-    ...{ label: "Hide faint", title: viewer.words.faint },
+    ...{ label: t("Hide faint"), title: viewer.words.faint },
     ...{ min: 0, max: 1, step: 0.01, text: percent },
     change: (opacity_cut) => viewer.setLook({ opacity_cut }),
   })
@@ -118,25 +122,28 @@ function lookPanel(viewer) {
       ...{ style: value.startsWith("#") ? `--lgm-color: ${value}` : "", onclick: () => set(value) },
     })
   const swatches = [
-    ...Object.entries(COLORS).map(([value, title]) => swatch(value, title)),
-    swatch("checker", "Checkerboard"),
-    swatch("transparent", "Transparent"),
+    ...Object.entries(colors()).map(([value, title]) => swatch(value, title)),
+    swatch("checker", t("Checkerboard")),
+    swatch("transparent", t("Transparent")),
   ]
   const own = /** @type {HTMLInputElement} */ (
-    el("input", { type: "color", title: "Any color", "aria-label": "Background color" })
+    el("input", { type: "color", title: t("Any color"), "aria-label": t("Background color") })
   )
   own.addEventListener("input", () => set(own.value))
-  const shown = ["splat", "mesh"].map((name) =>
+  const toggle = (name, text, title) =>
     el("button", {
-      ...{ type: "button", class: "lgm-toggle", text: name === "splat" ? "Splat" : "Mesh" },
-      onclick: () => viewer.setLook({ [`show_${name}`]: !viewer.state.look[`show_${name}`] }),
-    }),
-  )
-  const show = row("Show", ...shown)
+      ...{ type: "button", class: "lgm-toggle", "data-toggle": name, text, title },
+      onclick: () => viewer.setLook(toggled(viewer.state.look, name, viewer.againstMesh())),
+    })
+  const shown = [
+    toggle("show_splat", t("Splat"), t("Shows or hides the splat")),
+    toggle("show_mesh", t("Mesh"), t("Shows or hides the mesh")),
+  ]
+  const show = row(t("Show"), ...shown)
   const element = el(
     "div",
-    { role: "group", "aria-label": "Look" },
-    ...[mode.group, size.row, cut.row, row("Background", ...swatches, own), show],
+    { role: "group", "aria-label": t("Look") },
+    ...[show, mode.group, size.row, cut.row, row(t("Background"), ...swatches, own)],
   )
   const update = () => {
     const { look } = viewer.state
@@ -147,8 +154,10 @@ function lookPanel(viewer) {
       button.setAttribute("aria-pressed", String(button.dataset.value === look.background))
     if (look.background.startsWith("#")) own.value = look.background
     show.hidden = !(viewer.loaded.mesh && viewer.loaded.splat)
-    shown[0].setAttribute("aria-pressed", String(look.show_splat))
-    shown[1].setAttribute("aria-pressed", String(look.show_mesh))
+    for (const button of shown) {
+      const on = look[button.dataset.toggle] || viewer.againstMesh()
+      button.setAttribute("aria-pressed", String(on))
+    }
   }
   return { element, update }
 }
@@ -156,30 +165,30 @@ function lookPanel(viewer) {
 function cameraPanel(viewer) {
   const { words } = viewer
   const button = (text, title, onclick) => el("button", { type: "button", text, title, onclick })
-  const models = Object.keys(MODEL_VIEWS).map((name) =>
-    button(name, `LGM's own camera: ${name.toLowerCase()}`, () => viewer.lookAsModel(name)),
+  const own = Object.entries(models()).map(([name, text]) =>
+    button(text, t("One of the four cameras that LGM looks from"), () => viewer.lookAsModel(name)),
   )
   const axes = Object.entries(AXIS_VIEWS).map(([name, angles]) =>
-    button(name, `From ${name}, the whole splat`, () => viewer.lookFrom(angles)),
+    button(name, t("From {name}, the whole splat", { name }), () => viewer.lookFrom(angles)),
   )
   const lens = slider({
-    ...{ label: "Lens", title: "Field of view, over the shorter side of the picture" },
+    ...{ label: t("Lens"), title: t("Field of view, over the shorter side of the picture") },
     ...{ min: 10, max: 100, step: 0.1, text: (value) => `${Math.round(value)}°` },
     change: (fov) => viewer.setFov(fov),
   })
   const whose = el("p", { class: "lgm-hint" })
   const element = el(
     "div",
-    { role: "group", "aria-label": "Camera" },
-    row("Model views", el("div", { class: "lgm-grid" }, ...models)),
-    row("Axes", el("div", { class: "lgm-grid" }, ...axes)),
+    { role: "group", "aria-label": t("Camera") },
+    row(t("Model views"), el("div", { class: "lgm-grid" }, ...own)),
+    row(t("Axes"), el("div", { class: "lgm-grid" }, ...axes)),
     lens.row,
     whose,
   )
   const update = () => {
     lens.set(viewer.orbit().fov)
-    const connected = viewer.payload?.camera ? "the connected camera" : "the front"
-    whose.textContent = viewer.state.camera ? words.moved : words.start(connected)
+    const start = viewer.payload?.camera ? words.connected : words.unmoved
+    whose.textContent = viewer.state.camera ? words.moved : start
   }
   return { element, update }
 }
@@ -187,35 +196,35 @@ function cameraPanel(viewer) {
 function cropPanel(viewer) {
   const { words } = viewer
   const box = el("button", {
-    ...{ type: "button", class: "lgm-toggle", text: "Box" },
-    title: "Keep only what is inside the box; drag its colored handles",
+    ...{ type: "button", class: "lgm-toggle", text: t("Box") },
+    title: t("Keep only what is inside the box; drag its colored handles"),
     onclick: () => viewer.toggleCrop(),
   })
   const opacity = slider({
-    ...{ label: "Least opacity", title: "Removes Gaussians that are fainter" },
-    ...{ min: 0, max: 1, step: 0.01, text: (value) => (value ? percent(value) : "off") },
+    ...{ label: t("Least opacity"), title: t("Removes Gaussians that are fainter") },
+    ...{ min: 0, max: 1, step: 0.01, text: (value) => (value ? percent(value) : t("off")) },
     change: (min_opacity) => viewer.setEdit({ min_opacity }),
   })
   // In steps of a thousandth of the extent: splats come in every size.
   const longest = () => Math.max(...viewer.extent.size) / 4
   const scale = slider({
-    ...{ label: "Largest size", title: "Removes Gaussians whose longest axis is longer" },
+    ...{ label: t("Largest size"), title: t("Removes Gaussians whose longest axis is longer") },
     ...{ min: 0.01, max: 1, step: 0.01 },
-    text: (value) => (value < 1 ? (value * value * longest()).toPrecision(2) : "off"),
+    text: (value) => (value < 1 ? (value * value * longest()).toPrecision(2) : t("off")),
     change: (value) =>
       viewer.setEdit({
         max_scale: value < 1 ? Number((value * value * longest()).toPrecision(3)) : 0,
       }),
   })
   const all = el("button", {
-    ...{ type: "button", text: "Keep everything", title: "Removes box and filters" },
+    ...{ type: "button", text: t("Keep everything"), title: t("Removes box and filters") },
     onclick: () => viewer.setEdit({ crop: null, min_opacity: 0, max_scale: 0 }),
   })
   const kept = el("p", { class: "lgm-hint" })
   const element = el(
     "div",
-    { role: "group", "aria-label": "Crop" },
-    row("Crop", box, all),
+    { role: "group", "aria-label": t("Crop") },
+    row(t("Crop"), box, all),
     opacity.row,
     scale.row,
     kept,
@@ -229,24 +238,24 @@ function cropPanel(viewer) {
     all.disabled = isUnedited(viewer.state.edit)
     kept.textContent = all.disabled
       ? words.uncropped
-      : words.cropped(left.toLocaleString(), count.toLocaleString())
+      : words.cropped({ kept: left.toLocaleString(), count: count.toLocaleString() })
   }
   return { element, update }
 }
 
 function comparePanel(viewer) {
-  const names = { off: "Off", wipe: "Wipe", side: "Side by side" }
-  const how = choice("Comparison", names, (compare) => viewer.setCompare(compare))
+  const names = { off: t("Off"), wipe: t("Wipe"), side: t("Side by side") }
+  const how = choice(t("Comparison"), names, (compare) => viewer.setCompare(compare))
   const rivals = el("div", { class: "lgm-grid" })
   const flip = el("button", {
-    ...{ type: "button", text: "Swap A and B", title: "Space, while the picture has the focus" },
+    ...{ type: "button", text: t("Swap A and B"), title: t("Space, while the picture has the focus") },
     onclick: () => viewer.flip(),
   })
   const element = el(
     "div",
-    { role: "group", "aria-label": "Compare" },
+    { role: "group", "aria-label": t("Compare") },
     how.group,
-    row("B is", rivals),
+    row(t("B is"), rivals),
     flip,
   )
   const update = () => {
@@ -254,7 +263,7 @@ function comparePanel(viewer) {
     rivals.replaceChildren(
       ...viewer.rivals().map(([value, text]) =>
         el("button", {
-          ...{ type: "button", text, "aria-pressed": viewer.rival() === value },
+          ...{ type: "button", text, "aria-pressed": String(viewer.rival() === value) },
           onclick: () => viewer.setRival(value),
         }),
       ),
@@ -267,15 +276,15 @@ function comparePanel(viewer) {
 function picturePanel(viewer) {
   const { words } = viewer
   const save = el("button", {
-    ...{ type: "button", class: "lgm-primary", text: "Save picture" },
+    ...{ type: "button", class: "lgm-primary" },
     title: words.save,
     onclick: () => viewer.savePicture(),
   })
   const hint = el("p", { class: "lgm-hint" })
-  const element = el("div", { role: "group", "aria-label": "Picture" }, save, hint)
+  const element = el("div", { role: "group", "aria-label": t("Picture") }, save, hint)
   const update = () => {
     const { width, height } = viewer.host.pictureSize()
-    save.textContent = `Save picture, ${width} × ${height}`
+    save.textContent = t("Save picture, {width} × {height}", { width, height })
     hint.textContent = viewer.host.sendsSeen() ? words.seen : words.drawn
   }
   return { element, update }
@@ -311,11 +320,15 @@ function facts(viewer) {
   if (count)
     parts.push(
       kept < count
-        ? `${kept.toLocaleString()} of ${count.toLocaleString()} Gaussians`
-        : `${count.toLocaleString()} Gaussians`,
+        ? t("{kept} of {count} Gaussians", {
+            ...{ kept: kept.toLocaleString(), count: count.toLocaleString() },
+          })
+        : t("{count} Gaussians", { count: count.toLocaleString() }),
     )
   if (viewer.isFilled())
-    parts.push(viewer.extent.size.map((side) => side.toPrecision(3)).join(" × "))
+    parts.push(
+      t("Size {size}", { size: viewer.extent.size.map((side) => side.toPrecision(3)).join(" × ") }),
+    )
   const bytes = (!viewer.dropped && viewer.payload?.bytes) || viewer.loaded?.splat?.item.bytes
   if (count && bytes) parts.push(fileSize(bytes))
   const notes = viewer.dropped ? [viewer.dropped.filename] : (viewer.payload?.notes ?? [])

@@ -17,6 +17,7 @@
  *   sendsSeen: () => boolean,
  *   changed: () => void,
  *   alone?: boolean,
+ *   locale?: string,
  * }} Host
  *   alone: there is no graph that gets the results
  */
@@ -45,13 +46,19 @@ import { pick } from "./splats.mjs"
 import { defaultState, promptValue, readState, roundAll } from "./state.mjs"
 import { addStyle } from "./style.mjs"
 import { makeToolbar } from "./toolbar.mjs"
-import { wordsOf } from "./words.mjs"
+import { learn, t, wordsOf } from "./words.mjs"
 
 export const DROPPABLE = /\.(ply|splat|spz|ksplat|sog|glb)$/i
 const READABLE = /\.(ply|splat|spz|glb)$/i // by the graph; others go there as .ply
 const TURNTABLE = 30 // degrees a second
 
 const still = matchMedia("(prefers-reduced-motion: reduce)")
+
+/** A viewer that speaks the page's language, if there is a table of it. @param {Host} host */
+export async function makeViewer(host) {
+  await learn(host.locale)
+  return new Viewer(host)
+}
 
 export class Viewer {
   /** @param {Host} host */
@@ -82,8 +89,9 @@ export class Viewer {
     this.canvas = /** @type {HTMLCanvasElement} */ (
       el("canvas", {
         ...{ class: "lgm-canvas", tabindex: 0, role: "img" },
-        "aria-label":
+        "aria-label": t(
           "Splat. Arrow keys turn, with Shift they move, plus and minus zoom, F fits, Space swaps A and B.",
+        ),
       })
     )
     this.tags = [el("span", { class: "lgm-tag" }), el("span", { class: "lgm-tag" })]
@@ -96,8 +104,10 @@ export class Viewer {
     this.stage.append(this.overlay.root, ...this.tags, this.facts, this.message)
     this.element = el(
       "div",
-      // The attribute tells ComfyUI's HTML nodes to leave the wheel to us.
-      { class: "lgm-viewer", "data-capture-wheel": "true", "data-state": "empty" },
+      {
+        ...{ class: "lgm-viewer", "data-state": "empty", "data-drop": t("Drop to view") },
+        "data-capture-wheel": "true", // tells ComfyUI's HTML nodes to leave the wheel to us
+      },
       bar,
       panel,
       this.stage,
@@ -370,7 +380,7 @@ export class Viewer {
    * @param {string} [given] @param {ArrayBuffer} [buffer] see Contents.fill
    */
   async fill(files, then, given, buffer) {
-    if (!this.isFilled()) this.say("Loading…", "loading")
+    if (!this.isFilled()) this.say(t("Loading…"), "loading")
     try {
       if (!(await this.contents.fill(files, given, buffer))) return
     } catch (error) {
@@ -430,9 +440,9 @@ export class Viewer {
   rivals() {
     const pictures = this.dropped ? [] : (this.payload?.images ?? [])
     return [
-      ...(this.loaded.splat_b ? [["splat", "Splat B"]] : []),
-      ...(this.loaded.mesh && this.loaded.splat ? [["mesh", "Mesh"]] : []),
-      ...pictures.map((_, index) => [String(index), `Picture ${index + 1}`]),
+      ...(this.loaded.splat_b ? [["splat", t("Splat B")]] : []),
+      ...(this.loaded.mesh && this.loaded.splat ? [["mesh", t("Mesh")]] : []),
+      ...pictures.map((_, index) => [String(index), t("Picture {number}", { number: index + 1 })]),
     ]
   }
 
@@ -448,16 +458,19 @@ export class Viewer {
     return this.rival() === undefined ? "off" : this.state.look.compare
   }
 
-  /** @param {import("./state.mjs").Compare} compare */
-  setCompare(compare) {
-    const [first] = this.rivals()
-    const against = this.rival() ?? first?.[0] ?? ""
-    this.setLook(compare === "off" ? { compare } : { compare, against })
+  /** Whether splat and mesh are apart, as A and B; else they are in one picture. */
+  againstMesh() {
+    return this.comparing() !== "off" && this.rival() === "mesh"
   }
 
-  /** @param {string} rival */
-  setRival(rival) {
-    const { compare } = this.state.look
+  /** @param {import("./state.mjs").Compare} compare */
+  setCompare(compare) {
+    if (compare === "off" || this.rival() !== undefined) this.setLook({ compare })
+    else this.setRival(this.rivals()[0][0], compare)
+  }
+
+  /** @param {string} rival @param {import("./state.mjs").Compare} [compare] */
+  setRival(rival, compare = this.state.look.compare) {
     const model = ["Front", "Left", "Back", "Right"][Number(rival)]
     // Of four pictures each is what LGM saw from there.
     if (model && this.payload?.images?.length === 4) this.lookAsModel(model)
@@ -515,7 +528,7 @@ export class Viewer {
       ;[canvas.width, canvas.height] = [width, height]
       const parts = await drawParts(this, [width, height], false)
       if (!parts)
-        throw new Error("The graphics context is gone: try again when the picture is back.")
+        throw new Error(t("The graphics context is gone: try again when the picture is back."))
       compose(this, canvas.getContext("2d"), parts, [width, height])
       return new Promise((done) => canvas.toBlob(done, "image/png"))
     })
@@ -566,7 +579,8 @@ export class Viewer {
     this.toolbar.update()
     this.element.dataset.tool = this.tool
     const comparing = this.comparing()
-    const names = ["A", this.rivals().find(([value]) => value === this.rival())?.[1] ?? "B"]
+    const first = this.rival() === "splat" ? "A" : t("Splat")
+    const names = [first, this.rivals().find(([value]) => value === this.rival())?.[1] ?? "B"]
     if (this.flipped) names.reverse()
     this.tags.forEach((tag, index) => {
       tag.hidden = comparing === "off"
@@ -599,7 +613,7 @@ export class Viewer {
 
   /** @param {boolean} gone whether the graphics context is away */
   lost(gone) {
-    if (gone) this.say("The graphics context was lost; waiting for it to come back.", "error")
+    if (gone) this.say(t("The graphics context was lost; waiting for it to come back."), "error")
     else this.say(this.isFilled() ? "" : this.words.empty, this.isFilled() ? "ready" : "empty")
   }
 

@@ -1,35 +1,58 @@
-/** What the viewer says of where its results go: to a graph, or nowhere, where it is alone. */
+/**
+ * What the viewer says. A text is known by its English; other languages have a table of theirs. The
+ * page's language is learned once, before the first viewer is made.
+ */
 
-const GRAPH = {
-  empty: "Run the graph to see the splat, or drop a .ply, .splat, .spz, .ksplat, .sog or .glb here.",
-  camera: "Named views and lens. The camera goes out of the node",
-  crop: "Cut the splat with a box, by opacity or by size. The rest goes out of the node",
-  picture: "Save what you see, and what the node's picture will show",
-  faint: "Hides what is less opaque, here only: see Crop for the graph",
-  moved: "This camera goes out of the node when the graph runs.",
-  start: (camera) => `The camera is ${camera} until you move the view.`,
-  uncropped: "Drag a colored handle, or a slider. The graph gets what stays.",
-  cropped: (kept, count) => `${kept} of ${count} stay, for the graph's next run.`,
-  save: "Downloads what you see, with alpha, in the node's width and height",
-  seen: "As seen: this picture goes out of the node when the graph runs.",
-  drawn: "The node's picture is drawn exactly from this camera when the graph runs.",
+/** ComfyUI's name of a language -> its table, loaded when it is needed. */
+const TABLES = { __proto__: null, zh: () => import(new URL("./words.zh.mjs", import.meta.url).href) }
+
+/** @type {Record<string, string>} English -> the page's language */
+let table = {}
+
+/** @param {string | undefined} locale */
+export async function learn(locale) {
+  table = (await TABLES[locale ?? ""]?.())?.default ?? {}
 }
 
-/** @type {typeof GRAPH} */
-const ALONE = {
-  empty: "Drop a .ply, .splat, .spz, .ksplat, .sog or .glb here.",
-  camera: "Named views and lens",
-  crop: "Cut the splat with a box, by opacity or by size",
-  picture: "Save what you see",
-  faint: "Hides what is less opaque",
-  moved: "",
-  start: () => "",
-  uncropped: "Drag a colored handle, or a slider. The files stay as they are.",
-  cropped: (kept, count) => `${kept} of ${count} stay; the files stay as they are.`,
-  save: "Downloads what you see, with alpha",
+/**
+ * @param {string} text in English, with {names} for values
+ * @param {Record<string, string | number>} [values]
+ */
+export const t = (text, values = {}) =>
+  (table[text] ?? text).replace(/\{(\w+)\}/g, (_, name) => String(values[name]))
+
+const ofGraph = () => ({
+  empty: t(
+    "Run the graph to see the splat, or drop a .ply, .splat, .spz, .ksplat, .sog or .glb here.",
+  ),
+  camera: t("Named views and lens. The camera goes out of the node"),
+  crop: t("Cut the splat with a box, by opacity or by size. The rest goes out of the node"),
+  picture: t("Save what you see, and what the node's picture will show"),
+  faint: t("Hides what is less opaque, here only: see Crop for the graph"),
+  moved: t("This camera goes out of the node when the graph runs."),
+  connected: t("The connected camera goes out of the node, until you move the view."),
+  unmoved: t("A camera from which all can be seen goes out of the node, until you move the view."),
+  uncropped: t("Drag a colored handle, or a slider. The graph gets what stays."),
+  cropped: (values) => t("{kept} of {count} stay, for the graph's next run.", values),
+  save: t("Downloads what you see, with alpha, in the node's width and height"),
+  seen: t("As seen: this picture goes out of the node when the graph runs."),
+  drawn: t("The node's picture is drawn exactly from this camera when the graph runs."),
+})
+
+/** Where there is no graph that gets the results. @type {typeof ofGraph} */
+const alone = () => ({
+  empty: t("Drop a .ply, .splat, .spz, .ksplat, .sog or .glb here."),
+  camera: t("Named views and lens"),
+  crop: t("Cut the splat with a box, by opacity or by size"),
+  picture: t("Save what you see"),
+  faint: t("Hides what is less opaque"),
+  ...{ moved: "", connected: "", unmoved: "" },
+  uncropped: t("Drag a colored handle, or a slider. The files stay as they are."),
+  cropped: (values) => t("{kept} of {count} stay; the files stay as they are.", values),
+  save: t("Downloads what you see, with alpha"),
   seen: "",
-  drawn: "With alpha where nothing is.",
-}
+  drawn: t("With alpha where nothing is."),
+})
 
-/** @param {import("./viewer.mjs").Host} host */
-export const wordsOf = ({ alone }) => (alone ? ALONE : GRAPH)
+/** What is said of where the results go. @param {import("./viewer.mjs").Host} host */
+export const wordsOf = (host) => (host.alone ? alone() : ofGraph())
