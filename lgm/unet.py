@@ -1,8 +1,8 @@
 """The asymmetric U-Net with cross-view self-attention (Tang et al. 2024, section 3.3), in reading
 order.
 
-Axes: B objects, V views (4; others by argument), C channels, H W pixels. View and batch share the first axis,
-row = b * V + v.
+Axes: B objects, V views (4, others by argument), C channels, H W pixels. View and batch share the
+first axis, row = b * V + v.
 Attribute names are the released checkpoint's keys.
 """
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
@@ -22,31 +23,36 @@ from ..hull import depth_rays, key_white
 from ..model import network_inputs
 from ..presets import PRESETS, VIEW_COUNT
 from .augment import GRID_STEPS, grid_distortion, orbital_jitter
+from .meshes import Augmentation as MeshAugmentation
 from .meshes import MeshPack
 from .procedural import build, draw_parameters, random_lights
-from .rasterize import Renders, TriangleSoup, rasterize
+from .rasterize import Lights, Renders, TriangleSoup, rasterize
+from .recipe import Recipe
 
-NOVEL_ELEVATIONS = (-40.0, 70.0)  # degrees, of the supervised views that aren't inputs
+NOVEL_ELEVATIONS = (-35.0, 60.0)  # degrees, of the supervised views that aren't inputs
+VALIDATION_OBJECTS = 8
 INPUT_ELEVATIONS = (-10.0, 30.0)  # of the input ring, when it isn't level
 
 
 @dataclass(frozen=True)
 class Batch:
-    inputs: Tensor  # [B, 4, 9, S, S]
+    inputs: Tensor  # [B, 4, 9, S, S]; 4 or as many inputs as the recipe says
     alphas: Tensor  # [B, 4, 1, S, S], silhouettes as the network is told
-    c2w: Tensor  # [B, V, 4, 4], exact cameras; the first four are the inputs'
+    c2w: Tensor  # [B, V, 4, 4], exact cameras; the first ones are the inputs'
     images: Tensor  # [B, V, 3, R, R], targets on white
     masks: Tensor  # [B, V, 1, R, R]
-    depths: Tensor  # [B, V, 1, R, R], camera z, 0 where nothing is
+    depths: Tensor | None  # [B, V, 1, R, R], camera z, 0 where nothing is; None: unknown
     trusted: Tensor  # [B, 4], 1 where an input picture is undistorted: its pixels' surface is known
+    names: list[str]
 
     def surface(self, gaussian_count: int) -> tuple[Tensor, Tensor]:
         """Surface points [B, N, 3] of the inputs' splat grid; weights [B, N, 1], 1 where known."""
-        size = int((gaussian_count // VIEW_COUNT) ** 0.5)
+        inputs = self.inputs.shape[1]
+        size = int((gaussian_count // inputs) ** 0.5)
         factor = self.masks.shape[-1] // size
-        masks = F.avg_pool2d(self.masks[:, :VIEW_COUNT].flatten(0, 1), factor)
-        depths = F.avg_pool2d(self.depths[:, :VIEW_COUNT].flatten(0, 1), factor)
-        c2w = self.c2w[:, :VIEW_COUNT]
+        masks = F.avg_pool2d(self.masks[:, :inputs].flatten(0, 1), factor)
+        depths = F.avg_pool2d(self.depths[:, :inputs].flatten(0, 1), factor)
+        c2w = self.c2w[:, :inputs]
         tangent = torch.full(c2w.shape[:2], 0.5 / focal_length(1, FOVY), device=c2w.device)
         rays = depth_rays(c2w, tangent, size)
         depths = depths.view(*c2w.shape[:2], size, size, 1)
@@ -59,44 +65,81 @@ class Batch:
 
 
 class Draws(torch.utils.data.IterableDataset):
-    """An endless stream of procedural objects' parameters and, as plain integers, places in the
-    mesh pack.
+    """One process's part of an endless stream of procedural objects' parameters and, as plain
+    integers, places in the mesh pack. What a sample is depends on the seed and its number alone.
+
+    Args:
+        numbers: the samples' numbers, in the order of use.
     """
 
-    def __init__(self, seed: int, mesh_count: int, mesh_share: float):
-        self.seed, self.mesh_count, self.mesh_share = seed, mesh_count, mesh_share
+    def __init__(self, seed: int, numbers: Numbers, mesh_count: int, mesh_share: float):
+        self.seed, self.numbers = seed, numbers
+        self.mesh_count, self.mesh_share = mesh_count, mesh_share
 
     def __iter__(self) -> Iterator[object]:
         worker = torch.utils.data.get_worker_info()
-        rng = random.Random(f"{self.seed} {worker.id if worker else 0}")
-        while True:
+        first, step = (worker.id, worker.num_workers) if worker else (0, 1)
+        for number in islice(self.numbers, first, None, step):  # workers take turns
+            rng = random.Random(f"{self.seed} {number}")
             if self.mesh_count and rng.random() < self.mesh_share:
                 yield rng.randrange(self.mesh_count)
             else:  # reserved seeds of the evaluation start at two billion
                 yield draw_parameters(rng.randrange(2_000_000_000))
 
 
-def draw_cameras(
-    batch: int, view_count: int, device: torch.device, generator: torch.Generator
-) -> Tensor:
+@dataclass(frozen=True)
+class Share:
+    """Which samples of a step are one process's: of `accumulation` batches, its `batch` of each."""
+
+    batch: int
+    accumulation: int = 1
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def total(self) -> int:
+        """Samples of a step, over all processes."""
+        return self.batch * self.accumulation * self.world
+
+    def own(self, values: Tensor) -> Tensor:
+        """This process's part [accumulation * batch, ...] of values of all of a step's samples."""
+        split = values.view(self.accumulation, self.world, self.batch, *values.shape[1:])
+        return split[:, self.rank].flatten(0, 1)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The numbers of one process's samples from `first` on, endless."""
+
+    first: int
+    share: Share
+
+    def __iter__(self) -> Iterator[int]:
+        own = self.share.own(torch.arange(self.share.total)).tolist()
+        for step in count():
+            yield from (self.first + step * self.share.total + number for number in own)
+
+
+def draw_cameras(batch: int, recipe: Recipe, generator: torch.Generator) -> Tensor:
     """[B, V, 4, 4]: mostly the exact input ring, sometimes raised, sometimes uneven; then views
-    from anywhere.
+    from anywhere. With more than four inputs the ring goes on between the first four.
     """
+    ring = max(VIEW_COUNT, *recipe.input_counts)
+    around = (torch.tensor(INPUT_AZIMUTHS).repeat(2) + torch.arange(8) // 4 * 45.0)[:ring]
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(*shape, generator=generator)
 
     kind = torch.rand(batch, 1, generator=generator)
-    elevations = torch.where(kind < 0.75, 0.0, uniform(*INPUT_ELEVATIONS, batch, 1)).expand(
-        -1, VIEW_COUNT
-    )
-    azimuths = torch.tensor(INPUT_AZIMUTHS).expand(batch, -1)
-    azimuths = azimuths + torch.where(kind < 0.9, 0.0, uniform(-20, 20, batch, VIEW_COUNT))
-    novel = (batch, view_count - VIEW_COUNT)
+    elevations = torch.where(kind < 0.75, 0.0, uniform(*INPUT_ELEVATIONS, batch, 1))
+    elevations = elevations.expand(-1, ring)
+    azimuths = around.expand(batch, -1)
+    azimuths = azimuths + torch.where(kind < 0.9, 0.0, uniform(-20, 20, batch, ring))
+    novel = (batch, recipe.view_count - ring)
     azimuths = torch.cat([azimuths, uniform(0, 360, *novel)], dim=1)
     elevations = torch.cat([elevations, uniform(*NOVEL_ELEVATIONS, *novel)], dim=1)
     poses = orbit_poses(azimuths.flatten(), elevations.flatten())
-    return poses.view(batch, view_count, 4, 4).to(device)
+    return poses.view(batch, recipe.view_count, 4, 4)
 
 
 def merge(soups: list[TriangleSoup]) -> TriangleSoup:
@@ -123,6 +166,7 @@ class Scenes:
 
     c2w: Tensor  # [K, V, 4, 4]
     renders: Renders
+    names: list[str]
     ready: torch.cuda.Event | None  # the GPU has made them
 
     def __len__(self) -> int:
@@ -130,36 +174,84 @@ class Scenes:
 
 
 class BatchMaker:
-    """Makes batches for one process. `recipe` as in `lgm.training.train`.
+    """Makes one process's batches of procedural objects and of a mesh pack's.
 
-    Objects are made several batches at a time, because a group costs little more than a single one,
-    and on a GPU in a thread and stream of their own, while the network learns from the group
-    before.
+    What a batch holds depends on the seed and the number of its first sample alone, so a run can
+    go on where it stopped, and on another number of processes. Objects are made several steps at a
+    time, because a group costs little more than a single one, and on a GPU in a thread and stream
+    of their own, while the network learns from the group before.
     """
 
-    def __init__(self, pack: Path | None, recipe, device: torch.device, seed: int, workers: int):
-        self.recipe, self.device = recipe, torch.device(device)
-        self.generator = torch.Generator().manual_seed(
-            seed
-        )  # cameras and light: used by the maker of scenes
-        self.augmenter = torch.Generator().manual_seed(seed + 1)
-        self.rng = np.random.default_rng(seed)
+    def __init__(
+        self,
+        pack: Path | None,
+        recipe: Recipe,
+        device: torch.device,
+        seed: int,
+        workers: int,
+        rank: int = 0,
+        world: int = 1,
+    ):
+        self.recipe, self.device, self.seed, self.workers = recipe, device, seed, workers
+        self.rank, self.world = rank, world
         self.pack = MeshPack.load(pack, device) if pack else None
         self.indices = self.pack.train_indices if self.pack else []
-        draws = Draws(seed, len(self.indices), recipe.mesh_share)
-        self.draws = iter(
-            torch.utils.data.DataLoader(
-                draws, batch_size=None, num_workers=workers, prefetch_factor=64 if workers else None
-            )
-        )
-        self.stage, self.scenes, self.used = -1, None, 0
-        self.pending: Future[Scenes] | None = None
-        self.executor = ThreadPoolExecutor(1) if self.device.type == "cuda" else None
-        self.stream = torch.cuda.Stream(self.device) if self.executor else None
+        self.draws: Iterator[object] | None = None
+        self.next_draw = (-1, -1)  # stage and number of the sample that `draws` gives next
+        self.scenes, self.made = None, (-1, -1)  # stage and first sample of what is made
+        self.pending: tuple[tuple[int, int], Future[Scenes]] | None = None
+        cuda = self.device.type == "cuda"
+        self.steps_per_group = recipe.batches_per_group if cuda else 1
+        self.executor = ThreadPoolExecutor(1) if cuda else None
+        self.stream = torch.cuda.Stream(self.device) if cuda else None
 
-    def objects(self, count: int) -> TriangleSoup:
-        """The next `count` objects."""
+    def share(self, stage: int) -> Share:
+        recipe = self.recipe
+        return Share(recipe.batch_sizes[stage], recipe.accumulation, self.rank, self.world)
+
+    def batches(self, first: int, stage: int, progress: float) -> list[Batch]:
+        """The batches of the step whose first sample of all processes has the number `first`."""
+        share = self.share(stage)
+        steps, rest = divmod(first - self.made[1], share.total)
+        if self.scenes is None or stage != self.made[0] or rest or not self._holds(steps):
+            self.scenes = None  # frees the memory before the next group arrives
+            self.scenes, self.made, steps = self._scenes_from(stage, first), (stage, first), 0
+        generator = torch.Generator().manual_seed(_mixed(self.seed, first, 1))
+        count = share.batch * share.accumulation
+        chosen = slice(steps * count, (steps + 1) * count)
+        plan = Augmentation.draw(generator, share, self.recipe, progress)
+        return [
+            self._batch(
+                stage,
+                slice(chosen.start + i * share.batch, chosen.start + (i + 1) * share.batch),
+                plan.part(i * share.batch, (i + 1) * share.batch).to(self.device),
+            )
+            for i in range(share.accumulation)
+        ]
+
+    def _holds(self, step: int) -> bool:
+        return 0 <= step < self.steps_per_group
+
+    def _objects(self, stage: int, first: int, count: int) -> tuple[TriangleSoup, Tensor, list]:
+        """The process's next objects in an order of convenience; where each belongs; names."""
+        if self.next_draw != (stage, first):
+            draws = Draws(
+                self.seed, Numbers(first, self.share(stage)), len(self.indices),
+                self.recipe.mesh_share,
+            )  # fmt: skip
+            self.draws = iter(
+                torch.utils.data.DataLoader(
+                    draws,
+                    batch_size=None,
+                    num_workers=self.workers,
+                    prefetch_factor=64 if self.workers else None,
+                )
+            )
         drawn = [next(self.draws) for _ in range(count)]
+        steps = count // (self.share(stage).batch * self.recipe.accumulation)
+        self.next_draw = (stage, first + steps * self.share(stage).total)
+        made = [not isinstance(record, int) for record in drawn]
+        order = sorted(range(count), key=lambda i: not made[i])  # procedural ones first
         procedural = [record for record in drawn if not isinstance(record, int)]
         meshes = [self.indices[record] for record in drawn if isinstance(record, int)]
         soups = []
@@ -167,107 +259,209 @@ class BatchMaker:
             textures = self.pack.atlas if self.pack else None
             soups.append(build(procedural, self.device, textures=textures))
         if meshes:
-            soups.append(self.pack.soup(meshes, self.pack.draw_augmentation(meshes, self.rng)))
-        return merge(soups)
+            rngs = [
+                np.random.default_rng([self.seed, number])
+                for number, is_made in zip(Numbers(first, self.share(stage)), made, strict=False)
+                if not is_made
+            ]
+            changes = [
+                self.pack.draw_augmentation([mesh], rng)
+                for mesh, rng in zip(meshes, rngs, strict=True)
+            ]
+            soups.append(self.pack.soup(meshes, join(changes)))
+        names = [
+            self.pack.entries[self.indices[record]]["name"] if isinstance(record, int)
+            else f"procedural object {number}"
+            for record, number in zip(drawn, Numbers(first, self.share(stage)), strict=False)
+        ]  # fmt: skip
+        return merge(soups), torch.tensor(order), names
 
     @torch.no_grad()
-    def make_scenes(self, stage: int) -> Scenes:
-        recipe = self.recipe
-        count = recipe.batch_sizes[stage] * (recipe.batches_per_group if self.executor else 1)
-        c2w = draw_cameras(count, recipe.view_count, self.device, self.generator)
-        lights = random_lights(self.generator, count, self.device)
+    def make_scenes(self, stage: int, first: int) -> Scenes:
+        recipe, share = self.recipe, self.share(stage)
+        c2w, lights = [], []
+        for step in range(self.steps_per_group):
+            number = first + step * share.total
+            generator = torch.Generator().manual_seed(_mixed(self.seed, number, 0))
+            c2w.append(share.own(draw_cameras(share.total, recipe, generator)))
+            drawn = random_lights(generator, share.total)
+            lights.append(Lights(*(share.own(getattr(drawn, f.name)) for f in fields(Lights))))
+        c2w = torch.cat(c2w)
+        soup, order, names = self._objects(stage, first, len(c2w))
+        light = Lights(
+            *(torch.cat([getattr(x, f.name) for x in lights])[order] for f in fields(Lights))
+        ).to(self.device)
         size = recipe.sizes[stage] * recipe.render_scale
-        renders = rasterize(self.objects(count), lights, c2w, size, supersample=2)
+        renders = rasterize(soup, light, c2w[order].to(self.device), size, supersample=2)
+        back = order.argsort().to(self.device)
+        renders = Renders(renders.images[back], renders.alphas[back], renders.depths[back])
+        c2w = c2w.to(self.device)
         if PRESETS[recipe.preset].decoding == "world":
             c2w = canonicalize(c2w)  # absolute positions need a world that the inputs determine
-        # Sources are ordered, objects must not be: every batch gets its share of each.
-        order = torch.randperm(count, generator=self.generator).to(self.device)
-        renders = Renders(renders.images[order], renders.alphas[order], renders.depths[order])
-        return Scenes(c2w[order], renders, None)
+        return Scenes(c2w, renders, names, None)
 
-    def make_scenes_aside(self, stage: int) -> Scenes:
+    def _make_aside(self, stage: int, first: int) -> Scenes:
         """`make_scenes` on the side stream, from the worker thread."""
         torch.cuda.set_device(self.device)
         with torch.cuda.stream(self.stream):
-            scenes = self.make_scenes(stage)
+            scenes = self.make_scenes(stage, first)
             ready = torch.cuda.Event()
             ready.record()
             return replace(scenes, ready=ready)
 
-    def next_scenes(self, stage: int) -> Scenes:
+    def _scenes_from(self, stage: int, first: int) -> Scenes:
         if self.executor is None:
-            return self.make_scenes(stage)
-        if self.pending is None or stage != self.stage:
-            self.pending = self.executor.submit(self.make_scenes_aside, stage)
-        scenes = self.pending.result()
-        self.pending = self.executor.submit(self.make_scenes_aside, stage)
+            return self.make_scenes(stage, first)
+        if self.pending is None or self.pending[0] != (stage, first):
+            self.rest()
+            self.pending = ((stage, first), self.executor.submit(self._make_aside, stage, first))
+        scenes = self.pending[1].result()
+        after = first + self.steps_per_group * self.share(stage).total
+        self.pending = ((stage, after), self.executor.submit(self._make_aside, stage, after))
         current = torch.cuda.current_stream(self.device)
         current.wait_event(scenes.ready)
-        for tensor in (
-            scenes.c2w,
-            scenes.renders.images,
-            scenes.renders.alphas,
-            scenes.renders.depths,
-        ):
-            tensor.record_stream(
-                current
-            )  # its memory is not reused before this stream is done with it
+        renders = scenes.renders
+        for tensor in (scenes.c2w, renders.images, renders.alphas, renders.depths):
+            # Its memory is not reused before this stream is done with it.
+            tensor.record_stream(current)
         return scenes
 
-    def chance(self, probability: float, *shape: int) -> Tensor:
-        return (torch.rand(*shape, generator=self.augmenter) < probability).to(self.device)
+    @torch.no_grad()
+    def validation(self, stage: int) -> list[Batch]:
+        """Procedural objects from reserved seeds in the evaluation's light and views."""
+        from .evaluation_set import evaluation_poses, soft_light
+        from .furniture import heldout
+
+        first, inputs = heldout()["t0"]["first_seed"], self.recipe.input_counts[-1]
+        novel = evaluation_poses()[VIEW_COUNT:].float()
+        ring = orbit_poses((torch.arange(inputs) * 360.0 / inputs).tolist())
+        c2w = torch.cat([ring, novel])[None].to(self.device)
+        size = self.recipe.sizes[stage]
+        batches = []
+        for seed in range(first, first + VALIDATION_OBJECTS):
+            soup = build([draw_parameters(seed)], self.device)
+            drawn = rasterize(
+                soup, soft_light(1).to(self.device), c2w, size * self.recipe.render_scale
+            )
+            views, alphas = (
+                F.interpolate(x[0, :inputs], size, mode="bilinear")[None]
+                for x in (drawn.images, drawn.alphas)
+            )
+            poses = canonicalize(c2w) if PRESETS[self.recipe.preset].decoding == "world" else c2w
+            batches.append(
+                Batch(
+                    network_inputs(views, poses[:, :inputs]), alphas, poses, drawn.images,
+                    drawn.alphas, drawn.depths, torch.ones(1, inputs), [f"procedural/{seed}"],
+                )
+            )  # fmt: skip
+        return batches
+
+    def rest(self) -> None:
+        """Wait until nothing is being made."""
+        if self.pending is not None:
+            self.pending[1].result()
 
     @torch.no_grad()
-    def batch(self, stage: int, progress: float) -> Batch:
-        recipe = self.recipe
-        count = recipe.batch_sizes[stage]
-        if self.scenes is None or stage != self.stage or self.used + count > len(self.scenes):
-            self.scenes = None  # frees the memory before the next group arrives
-            self.scenes, self.used = self.next_scenes(stage), 0
-            self.stage = stage
-        part = slice(self.used, self.used + count)
-        self.used += count
+    def _batch(self, stage: int, part: slice, plan: Augmentation) -> Batch:
+        recipe, inputs = self.recipe, plan.inputs
         c2w, renders = self.scenes.c2w[part], self.scenes.renders
         images, masks, depths = renders.images[part], renders.alphas[part], renders.depths[part]
         views, silhouettes = (
             F.interpolate(
-                x[:, :VIEW_COUNT].flatten(0, 1), recipe.sizes[stage], mode="bilinear"
-            ).unflatten(0, (count, VIEW_COUNT))
+                x[:, :inputs].flatten(0, 1), recipe.sizes[stage], mode="bilinear"
+            ).unflatten(0, (len(c2w), inputs))
             for x in (images, masks)
         )
-        guessed = self.chance(recipe.key_white, count, 1, 1, 1, 1)
-        alphas = torch.where(guessed, key_white(views), silhouettes)
-        poses = c2w[:, :VIEW_COUNT]
-        trusted = torch.ones(count, VIEW_COUNT, device=self.device)
-        if progress >= recipe.augment_from:
-            views, alphas, trusted = self.distort(views, alphas, trusted)
-            poses = self.jitter(poses)
-        return Batch(network_inputs(views, poses), alphas, c2w, images, masks, depths, trusted)
-
-    def distort(
-        self, views: Tensor, alphas: Tensor, trusted: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Grid distortion on views 1-3 of some of the objects, the paper's half by default."""
-        knots = int(torch.randint(GRID_STEPS[0], GRID_STEPS[1] + 1, (), generator=self.augmenter))
-        chosen = torch.cat([views, alphas], dim=2)[:, 1:]
-        uniforms = torch.rand(
-            2 * chosen.shape[0] * chosen.shape[1], knots, generator=self.augmenter
+        alphas = torch.where(plan.keyed[:, None, None, None, None], key_white(views), silhouettes)
+        views, alphas, trusted = plan.distort(views, alphas)
+        poses = plan.jitter(c2w[:, :inputs])
+        names = self.scenes.names[part]
+        return Batch(
+            network_inputs(views, poses), alphas, c2w, images, masks, depths, trusted, names
         )
-        warped = grid_distortion(chosen.flatten(0, 1), uniforms.to(self.device)).view_as(chosen)
-        apply = self.chance(self.recipe.distortion_chance, len(views))
-        mixed = torch.where(apply[:, None, None, None, None], warped, chosen)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Drawn changes of a batch's inputs; the first view never changes."""
+
+    inputs: int  # how many input views the step takes
+    keyed: Tensor  # [B] bool, silhouettes are guessed from white
+    distorted: Tensor  # [B] bool
+    grid: Tensor  # [B, 2 * (inputs - 1), knots] in [0, 1)
+    jittered: Tensor  # [B] bool
+    angles: Tensor  # [2, B, inputs - 1, 1] in [0, 1)
+
+    @classmethod
+    def draw(
+        cls, generator: torch.Generator, share: Share, recipe: Recipe, progress: float
+    ) -> Augmentation:
+        """For one process's part of a step."""
+
+        def uniform(*shape: int) -> Tensor:
+            return share.own(torch.rand(share.total, *shape, generator=generator))
+
+        choice = int(torch.randint(len(recipe.input_counts), (), generator=generator))
+        inputs = recipe.input_counts[choice]
+        knots = int(torch.randint(GRID_STEPS[0], GRID_STEPS[1] + 1, (), generator=generator))
+        on = progress >= recipe.augment_from
+        return cls(
+            inputs,
+            uniform() < recipe.key_white,
+            uniform() < recipe.distortion_chance * on,
+            uniform(2 * (inputs - 1), knots),
+            uniform() < recipe.jitter_chance * on,
+            uniform(2, inputs - 1, 1).movedim(1, 0),
+        )
+
+    def part(self, start: int, stop: int) -> Augmentation:
+        some = slice(start, stop)
+        return Augmentation(
+            self.inputs, self.keyed[some], self.distorted[some], self.grid[some],
+            self.jittered[some], self.angles[:, some],
+        )  # fmt: skip
+
+    def to(self, device: torch.device) -> Augmentation:
+        tensors = {
+            f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "inputs"
+        }
+        return replace(self, **tensors)
+
+    def distort(self, views: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Grid distortion of views [B, V, 3, S, S] and alphas; and which pictures are as they were
+        [B, V].
+        """
+        trusted = torch.ones(views.shape[:2], device=views.device)
+        chosen = torch.cat([views, alphas], dim=2)[:, 1:]
+        if not chosen.shape[1] or not self.distorted.any():
+            return views, alphas, trusted
+        warped = grid_distortion(chosen.flatten(0, 1), self.grid.flatten(0, 1)).view_as(chosen)
+        mixed = torch.where(self.distorted[:, None, None, None, None], warped, chosen)
         colors, mask = mixed.split((3, 1), dim=2)
-        trusted = trusted.clone()
-        trusted[:, 1:] *= (~apply)[:, None].float()
+        trusted[:, 1:] *= (~self.distorted)[:, None].float()
         return torch.cat([views[:, :1], colors], 1), torch.cat([alphas[:, :1], mask], 1), trusted
 
     def jitter(self, poses: Tensor) -> Tensor:
-        """Orbital jitter on the poses of views 1-3 of some of the objects; their rendering cameras
-        stay exact.
-        """
+        """Orbital jitter of poses [B, V, 4, 4]; the rendering cameras stay exact."""
+        if poses.shape[1] == 1:
+            return poses
         moved = poses[:, 1:].flatten(0, 1)
-        first = torch.rand(len(moved), 1, generator=self.augmenter).to(self.device)
-        second = torch.rand(len(moved), 1, generator=self.augmenter).to(self.device)
-        jittered = orbital_jitter(moved, first, second).view_as(poses[:, 1:])
-        apply = self.chance(self.recipe.jitter_chance, len(poses))[:, None, None, None]
+        jittered = orbital_jitter(moved, *self.angles.flatten(1, 2)).view_as(poses[:, 1:])
+        apply = self.jittered[:, None, None, None]
         return torch.cat([poses[:, :1], torch.where(apply, jittered, poses[:, 1:])], dim=1)
+
+
+def join(changes: list[MeshAugmentation]) -> MeshAugmentation:
+    """Changes of several objects as one."""
+    return MeshAugmentation(
+        **{
+            f.name: torch.cat([getattr(change, f.name) for change in changes])
+            for f in fields(MeshAugmentation)
+        }
+    )
+
+
+def _mixed(seed: int, number: int, purpose: int) -> int:
+    """A seed for one purpose of one sample's step, unlike those of its neighbors."""
+    words = np.random.SeedSequence([seed, number, purpose]).generate_state(2)
+    return int(words[0]) << 31 ^ int(words[1])

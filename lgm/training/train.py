@@ -1,179 +1,47 @@
-"""Training on one process or many: `python -m lgm train ...` or `accelerate launch -m
-lgm.training.train ...`.
+"""Training on one process or many: `python -m lgm train ...`, or
+`accelerate launch -m lgm.training ...` on several GPUs or nodes.
 
-Everything is drawn fresh on the device: objects, cameras, light, pictures. A run is a budget of
-minutes or of steps; a checkpoint every minute lets it go on where it stopped.
+A run is a budget of steps or of minutes. With a budget of steps it is the same run whether it is
+stopped and goes on, and on how many processes its global batch is spread.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import json
-import math
+import logging
+import os
 import signal
 import sys
 import time
-import zipfile
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, autocast
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from .. import cli
 from ..cli import Parser, number, whole
 from ..gaussians import Gaussians
 from ..model import LGM
 from ..outputs import check_writable
-from ..presets import PRESETS, VIEW_COUNT
+from ..presets import PRESETS
 from ..render import render
-from ..weights import load_model, save_model
+from ..weights import find_model, sha256
 from .data import Batch, BatchMaker
-from .losses import LPIPS, edge_loss, find_lpips, psnr, ssim, surface_loss
+from .graphs import graph_features
+from .losses import edge_loss, log_error, psnr, ssim, surface_loss
+from .lpips import LPIPS, find_lpips
+from .recipe import RECIPES, Recipe, beta1, changed, learning_rate, stage_of
+from .run import Run, average_gradients, check_same, describe, for_training, rank, world
+from .views import ShardBatches
 
 MAX_FAILURES = 20
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """One training run. Fractions are of the whole budget."""
-
-    preset: str = "demo"
-    learning_rate: float = 4e-4  # Tang et al. 2024
-    beta1: tuple[float, float] = (0.95, 0.85)
-    """At the ends and at the peak of the schedule: the original's scheduler overrides its 0.9."""
-    beta2: float = 0.95
-    weight_decay: float = 0.05
-    decay_norms: bool = True  # the original decays every parameter, norms and biases too
-    warmup: float = 0.02  # share of the budget, from learning_rate / 25
-    gradient_clip: float = 1.0
-    ema: float = 0.999  # 0 switches the average off
-    batch_sizes: tuple[int, ...] = (8,)  # objects per process, one per stage
-    sizes: tuple[int, ...] = (256,)  # side of the input pictures per stage, pixels
-    render_scale: int = 1  # side of the supervised pictures over the inputs'
-    stage_ends: tuple[float, ...] = (1.0,)
-    view_count: int = 8  # supervised views per object, the four inputs included
-    augment_from: float = 0.0
-    distortion_chance: float = 0.5  # of an object's views 1-3, as in the paper
-    jitter_chance: float = 0.5
-    batches_per_group: int = 4  # rendered together on a GPU
-    rgb_weight: float = 1.0
-    alpha_weight: float = 1.0
-    lpips_weight: float = 1.0
-    l1_weight: float = 0.0
-    ssim_weight: float = 0.0
-    edge_weight: float = 0.0
-    surface_weight: float = 0.0  # Gaussians of object pixels at the known surface; fades to a tenth
-    depth_weight: float = 0.0  # rendered expected depth against the true one
-    key_white: float = 0.0  # share of objects whose silhouettes are guessed from white
-    mesh_share: float = 0.4  # of objects that come from the mesh pack; the rest is procedural
-
-
-RECIPES = {
-    "paper": Recipe(preset="big", render_scale=2),
-    "demo": Recipe(
-        learning_rate=6e-4,
-        beta1=(0.9, 0.9),
-        decay_norms=False,
-        ema=0.9995,
-        batch_sizes=(32, 16),
-        sizes=(128, 256),
-        stage_ends=(0.45, 1.0),
-        augment_from=0.3,
-        distortion_chance=0.2,
-        jitter_chance=0.2,
-        rgb_weight=4.0,
-        lpips_weight=0.0,
-        l1_weight=0.5,
-        ssim_weight=0.1,
-        edge_weight=0.2,
-        surface_weight=1.0,
-        depth_weight=0.2,
-        key_white=0.3,
-    ),
-}
-
-
-def changed(recipe: Recipe, text: str) -> Recipe:
-    """The recipe with the fields that a JSON object gives.
-
-    Raises:
-        ValueError: not a JSON object, an unknown field, or a value that can't be used.
-    """
-    try:
-        changes = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"--set needs a JSON object, got {text!r}: {error}.") from error
-    if not isinstance(changes, dict):
-        raise ValueError(f"--set needs a JSON object of recipe fields, got {text!r}.")
-    known = asdict(Recipe())
-    for name, value in changes.items():
-        if name not in known:
-            raise ValueError(f"--set has no field {name!r}: known are {', '.join(known)}.")
-        if not _is_like(value, known[name]):
-            raise ValueError(f"--set needs {name} like {json.dumps(known[name])}, got {value!r}.")
-    lists = {name: tuple(value) for name, value in changes.items() if isinstance(value, list)}
-    recipe = replace(recipe, **(changes | lists))
-    if recipe.preset not in PRESETS:
-        raise ValueError(f"The preset is one of {', '.join(PRESETS)}, got {recipe.preset!r}.")
-    step = 2 ** (len(PRESETS[recipe.preset].down_channels) - 1)
-    if any(size % step or size < 2 * step for size in recipe.sizes):
-        raise ValueError(f"sizes need multiples of {step} from {2 * step}, got {recipe.sizes}.")
-    if not len(recipe.batch_sizes) == len(recipe.sizes) == len(recipe.stage_ends):
-        raise ValueError("batch_sizes, sizes and stage_ends need one value per stage each.")
-    if recipe.render_scale < 1 or len(recipe.beta1) != 2:
-        raise ValueError(
-            "render_scale is 1 or more, and beta1 has two values; "
-            f"got {recipe.render_scale} and {recipe.beta1}."
-        )
-    if recipe.view_count <= VIEW_COUNT or min(recipe.batch_sizes) < 1:
-        raise ValueError(
-            f"A batch needs one object or more, and more than {VIEW_COUNT} views; "
-            f"got batch_sizes {recipe.batch_sizes} and view_count {recipe.view_count}."
-        )
-    return recipe
-
-
-def _is_like(value: object, example: object) -> bool:
-    """Whether a JSON value can stand where `example` stands."""
-    if isinstance(example, tuple):
-        return (
-            isinstance(value, list)
-            and bool(value)
-            and all(_is_like(item, example[0]) for item in value)
-        )
-    if isinstance(example, float):
-        return type(value) in (int, float) and math.isfinite(value)
-    return type(value) is type(example)
-
-
-def one_cycle(progress: float, warmup: float, first: float, peak: float, last: float) -> float:
-    """From `first` to `peak` at `warmup`, then to `last`, cosine both ways (Smith & Topin 2018)."""
-    if progress < warmup:
-        start, stop, along = first, peak, progress / warmup
-    else:
-        start, stop, along = peak, last, min(1.0, (progress - warmup) / (1 - warmup))
-    return stop + (start - stop) * (1 + math.cos(math.pi * along)) / 2
-
-
-def learning_rate(progress: float, recipe: Recipe) -> float:
-    """The original's schedule, over the share of the budget."""
-    first = recipe.learning_rate / 25
-    return one_cycle(progress, recipe.warmup, first, recipe.learning_rate, first / 1e4)
-
-
-def beta1(progress: float, recipe: Recipe) -> float:
-    """Adam's momentum, low where the learning rate is high."""
-    ends, peak = recipe.beta1
-    return one_cycle(progress, recipe.warmup, ends, peak, ends)
-
-
-def stage_of(progress: float, recipe: Recipe) -> int:
-    return next(
-        (i for i, end in enumerate(recipe.stage_ends) if progress < end), len(recipe.stage_ends) - 1
-    )
+log = logging.getLogger(__name__)
 
 
 def loss_terms(
@@ -181,142 +49,128 @@ def loss_terms(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The weighted loss, and its unweighted terms beside PSNR for the log."""
     output = render(gaussians, batch.c2w, batch.images.shape[-1])
-    terms = {"rgb": (output.images - batch.images).square().mean()}
+    # The original's renderer clamps, and its targets are put on white a second time.
+    images, target = output.images.clamp(0, 1), batch.images
+    if recipe.blend_twice:
+        target = target * batch.masks + (1 - batch.masks)
+    terms = {"rgb": (images - target).square().mean()}
     weights = {"rgb": recipe.rgb_weight}
 
     def add(name: str, weight: float, value) -> None:
         if weight:
             terms[name], weights[name] = value(), weight
 
+    add("psnr", recipe.psnr_weight, lambda: log_error(images, target))
     add("alpha", recipe.alpha_weight, lambda: (output.alphas - batch.masks).square().mean())
-    add("l1", recipe.l1_weight, lambda: (output.images - batch.images).abs().mean())
-    add("ssim", recipe.ssim_weight, lambda: 1 - ssim(output.images, batch.images).mean())
-    add("edge", recipe.edge_weight, lambda: edge_loss(output.images, batch.images))
-    if lpips is not None:
-        views = (output.images.flatten(0, 1), batch.images.flatten(0, 1))
-        add("lpips", recipe.lpips_weight, lambda: lpips(*views))
-    fade = max(0.1, 1 - progress / 0.6)
-    if recipe.surface_weight:
-        points, seen = batch.surface(gaussians.count)
-        add(
-            "surface",
-            recipe.surface_weight * fade,
-            lambda: surface_loss(gaussians.positions, points, seen),
-        )
-    solid = ((batch.masks > 0.99) & (output.alphas > 0.5)).float()
-    add(
-        "depth",
-        recipe.depth_weight,
-        lambda: ((output.depths - batch.depths).abs() * solid).sum() / solid.sum().clamp(min=1),
-    )
+    add("l1", recipe.l1_weight, lambda: (images - target).abs().mean())
+    add("ssim", recipe.ssim_weight, lambda: 1 - ssim(images, target).mean())
+    add("edge", recipe.edge_weight, lambda: edge_loss(images, target))
+    if lpips is not None and progress >= recipe.lpips_from:
+        add("lpips", recipe.lpips_weight, lambda: lpips(images.flatten(0, 1), target.flatten(0, 1)))
+    if batch.depths is not None:
+        fade = max(0.1, 1 - progress / 0.6)
+        add("surface", recipe.surface_weight * fade, lambda: _surface(gaussians, batch))
+        add("depth", recipe.depth_weight, lambda: _depth(output.depths, output.alphas, batch))
     total = sum(weights[name] * value for name, value in terms.items())
     with torch.no_grad():
-        quality = psnr(output.images.clamp(0, 1), batch.images)
-        terms["psnr_input"], terms["psnr_novel"] = quality[:, :4].mean(), quality[:, 4:].mean()
+        inputs, quality = batch.inputs.shape[1], psnr(images, target)
+        # As the original's metric: of the mean over all pictures.
+        terms["metric"] = -10 * terms["rgb"].clamp(min=1e-10).log10()
+        terms["psnr_input"] = quality[:, :inputs].mean()
+        terms["psnr_novel"] = quality[:, inputs:].mean()
     return total, terms
 
 
-def make_optimizer(model: LGM, recipe: Recipe) -> torch.optim.AdamW:
-    matrices = [p for p in model.parameters() if p.dim() > 1]
-    vectors = [p for p in model.parameters() if p.dim() <= 1]
-    groups = [
-        {"params": matrices, "weight_decay": recipe.weight_decay},
-        {"params": vectors, "weight_decay": recipe.weight_decay if recipe.decay_norms else 0.0},
-    ]
-    fused = next(model.parameters()).is_cuda
-    betas = (recipe.beta1[0], recipe.beta2)
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=betas, fused=fused)
+def _surface(gaussians: Gaussians, batch: Batch) -> Tensor:
+    return surface_loss(gaussians.positions, *batch.surface(gaussians.count))
 
 
-def average_gradients(parameters: list[Tensor]) -> None:
-    """The mean of all processes' gradients, in one message."""
-    if not dist.is_initialized() or dist.get_world_size() == 1:
-        return
-    flat = torch.cat([p.grad.flatten() for p in parameters])
-    dist.all_reduce(flat)
-    flat /= dist.get_world_size()
-    for parameter, part in zip(
-        parameters, flat.split([p.numel() for p in parameters]), strict=True
-    ):
-        parameter.grad.copy_(part.view_as(parameter))
+def _depth(depths: Tensor, alphas: Tensor, batch: Batch) -> Tensor:
+    solid = ((batch.masks > 0.99) & (alphas > 0.5)).float()
+    error = ((depths - batch.depths).abs() * solid).flatten(1).sum(1)
+    return (error / solid.flatten(1).sum(1).clamp(min=1)).mean()
 
 
-class Run:
-    """Everything a run has to remember: what a checkpoint holds."""
+def train_step(
+    run: Run, batches: list[Batch], progress: float, lpips: LPIPS | None
+) -> dict[str, Tensor]:
+    """One optimizer step.
 
-    def __init__(self, model: LGM, recipe: Recipe):
-        self.model, self.recipe = model, recipe
-        self.optimizer = make_optimizer(model, recipe)
-        self.ema = {key: value.detach().clone() for key, value in model.state_dict().items()}
-        self.step, self.seconds, self.samples = 0, 0.0, 0
-        self.failures = 0  # steps without a finite gradient, in a row
-
-    def update_ema(self) -> None:
-        # A young average forgets its random start quickly.
-        decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
-        state = self.model.state_dict()
-        torch._foreach_lerp_(list(self.ema.values()), [state[key] for key in self.ema], 1 - decay)
-
-    def save(self, path: Path) -> None:
-        state = {
-            "model": self.model.state_dict(),
-            "ema": self.ema,
-            "optimizer": self.optimizer.state_dict(),
-            "counters": {"step": self.step, "seconds": self.seconds, "samples": self.samples},
-        }
-        partial = path.with_suffix(".part")
-        try:
-            torch.save(state, partial)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-
-    def load(self, path: Path) -> None:
-        device = next(self.model.parameters()).device
-        if not zipfile.is_zipfile(path):  # what torch.save writes is one
-            raise ValueError(f"{path} is damaged or no checkpoint: train without --resume.")
-        state = torch.load(path, map_location=device, weights_only=True)
-        self.model.load_state_dict(state["model"])
-        self.ema = state["ema"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        for name, value in state["counters"].items():
-            setattr(self, name, value)
-
-    def export(self, path: Path, note: dict[str, object]) -> None:
-        """The averaged weights as an fp16 model file."""
-        with torch.device("meta"):
-            averaged = LGM(self.model.preset)
-        averaged.load_state_dict(self.ema, assign=True)
-        save_model(averaged, path, torch.float16, {"recipe": asdict(self.recipe), **note})
-
-
-def train_step(run: Run, batch: Batch, progress: float, lpips: LPIPS | None) -> dict[str, Tensor]:
-    """One optimizer step."""
-    parameters = list(run.model.parameters())
+    Raises:
+        RuntimeError: a loss is not a finite number, or no gradient was for many steps; the weights
+            are as they were before.
+    """
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate(progress, run.recipe)
         group["betas"] = (beta1(progress, run.recipe), run.recipe.beta2)
-    with autocast(batch.images.device.type, torch.bfloat16, enabled=batch.images.is_cuda):
-        gaussians = run.model(batch.inputs, batch.alphas)
-    loss, terms = loss_terms(gaussians, batch, run.recipe, progress, lpips)
-    run.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    average_gradients(parameters)
-    norm = torch.nn.utils.clip_grad_norm_(parameters, run.recipe.gradient_clip)
+    run.optimizer.zero_grad(set_to_none=run.fresh_gradients)
+    collected: list[dict[str, Tensor]] = []
+    for place, batch in enumerate(batches):
+        with run.without_sync(last=place == len(batches) - 1):
+            loss, terms = batch_loss(run, batch, progress, lpips)
+            (loss / len(batches)).backward()
+        collected.append({"loss": loss.detach(), **{k: v.detach() for k, v in terms.items()}})
+    if not run.spread:
+        average_gradients(run.parameters)
+    norm = torch.nn.utils.clip_grad_norm_(run.parameters, run.recipe.gradient_clip)
+    norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
     if norm.isfinite():  # an accidental overflow costs one step, not the run
         run.optimizer.step()
         run.step += 1
         run.failures = 0
         run.update_ema()
     else:
+        refuse_bad_items(run, batches, [terms["loss"] for terms in collected])
         run.failures += 1
         if run.failures == MAX_FAILURES:
             raise RuntimeError(
                 f"Training needs finite gradients, got none in {MAX_FAILURES} steps after step "
                 f"{run.step}: go on from the last checkpoint with a lower learning_rate."
             )
-    run.samples += len(batch.images) * (dist.get_world_size() if dist.is_initialized() else 1)
-    return {"loss": loss.detach(), "gradient": norm, **{k: v.detach() for k, v in terms.items()}}
+    run.samples += sum(len(batch.names) for batch in batches) * world()
+    means = {key: torch.stack([terms[key] for terms in collected]).mean() for key in collected[0]}
+    return {**means, "gradient": norm}
+
+
+def batch_loss(
+    run: Run, batch: Batch, progress: float, lpips: LPIPS | None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    gaussians = run.model(batch.inputs, batch.alphas)
+    if not gaussians.positions.isfinite().all():  # can't be drawn; every process has to learn of it
+        lost = gaussians.positions.sum() * float("nan")
+        names = ("rgb", "metric", "psnr_input", "psnr_novel")
+        return lost, {name: lost.detach() for name in names}
+    return loss_terms(gaussians, batch, run.recipe, progress, lpips)
+
+
+def refuse_bad_items(run: Run, batches: list[Batch], losses: list[Tensor]) -> None:
+    """
+    Raises:
+        RuntimeError: a batch of some process has no finite loss; names its objects.
+    """
+    bad = [
+        ", ".join(_suspects(batch))
+        for batch, loss in zip(batches, losses, strict=True)
+        if not loss.isfinite()
+    ]
+    everywhere = [bad]
+    if dist.is_initialized():
+        everywhere = [None] * world()
+        dist.all_gather_object(everywhere, bad)
+    found = [names for process in everywhere for names in process]
+    if found:
+        raise RuntimeError(
+            f"Training needs a finite loss, got none at step {run.step} with {'; '.join(found)}: "
+            "look at these objects' pictures and cameras. The last checkpoint is good."
+        )
+
+
+def _suspects(batch: Batch) -> list[str]:
+    """The objects whose own data are not finite, or else all of the batch."""
+    tensors = (batch.inputs, batch.alphas, batch.c2w, batch.images, batch.masks)
+    fine = torch.stack([x.isfinite().flatten(1).all(1) for x in tensors]).all(0).tolist()
+    bad = [name for name, is_fine in zip(batch.names, fine, strict=True) if not is_fine]
+    return bad or batch.names
 
 
 def train(arguments: argparse.Namespace) -> Path:
@@ -324,110 +178,282 @@ def train(arguments: argparse.Namespace) -> Path:
     recipe = changed(RECIPES[arguments.recipe], arguments.set)
     out = Path(arguments.out)
     check_writable(out, folder=True)
-    if arguments.data and not arguments.data.is_file():
-        raise ValueError(
-            f"--data needs a mesh pack made by `lgm dataset`; no file {arguments.data}."
-        )
+    lpips = wanted_lpips(arguments, recipe)
     from accelerate import PartialState
 
     state = PartialState(cpu=not torch.cuda.is_available())
-    device, rank, world = state.device, state.process_index, state.num_processes
+    device = state.device
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())
     torch.manual_seed(arguments.seed)  # the same initial weights everywhere
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    torch.backends.cudnn.benchmark = True
-    model = start_model(arguments, recipe).to(device, memory_format=torch.channels_last).train()
-    run = Run(model, recipe)
+    spread = spread_of(arguments)
+    model, start = start_model(arguments, recipe)
+    run = Run(for_training(model, device), recipe, spread)
+    maker, data = make_batches(arguments, recipe, device)
     out.mkdir(parents=True, exist_ok=True)
-    checkpoint = out / "checkpoint.pt"
+    checkpoint, about = out / "checkpoint.pt", out / "run.json"
+    description = describe(recipe, arguments.seed, data, start)
     if arguments.resume and checkpoint.is_file():
+        if about.is_file():
+            check_same(about, description)
         run.load(checkpoint)
-    lpips = find_lpips(arguments.vgg) if recipe.lpips_weight else None
+    elif rank() == 0:
+        about.write_text(json.dumps(description, indent=1), encoding="utf-8")
     if lpips is not None:
         lpips.to(device)
-    elif rank == 0 and recipe.lpips_weight:
-        print(
-            "LPIPS is off: it needs torchvision's VGG-16 file (--vgg) and the package lpips or "
-            "torchmetrics."
-        )
-    maker = BatchMaker(
-        arguments.data, recipe, device, arguments.seed + 1000 * run.step + rank, arguments.workers
-    )
-    if arguments.compile:
-        model.features = torch.compile(model.features)
-    stop = []
-    signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
-    log = (out / "log.csv").open("a", newline="") if rank == 0 else None
-    writer = csv.writer(log) if log else None
-    started, saved, before = time.monotonic(), time.monotonic(), run.seconds
-    history: list[dict[str, Tensor]] = []
-    while True:
-        spent = before + time.monotonic() - started
-        progress = (
-            spent / (60 * arguments.minutes) if arguments.minutes else run.step / arguments.steps
-        )
-        limit = arguments.stop_after and time.monotonic() - started > 60 * arguments.stop_after
-        done = torch.tensor(
-            [float(progress >= 1 or bool(limit) or bool(stop)), progress], device=device
-        )
-        if world > 1:  # one clock for all, so that schedule and end agree
-            dist.broadcast(done, 0)
-        finished, progress = done.tolist()
-        if finished:
-            break
-        batch = maker.batch(stage_of(progress, recipe), progress)
-        history.append(train_step(run, batch, progress, lpips))
-        run.seconds = spent
-        if rank == 0 and len(history) >= arguments.log_every:
-            means = {k: float(torch.stack([h[k] for h in history]).mean()) for k in history[0]}
-            if log.tell() == 0:
-                writer.writerow(["step", "samples", "seconds", "progress", *means])
-            row = [run.step, run.samples, f"{spent:.1f}", f"{progress:.4f}"]
-            writer.writerow([*row, *(f"{v:.5f}" for v in means.values())])
-            log.flush()
-            print(*row, *(f"{k} {v:.4f}" for k, v in means.items()), flush=True)
-        if len(history) >= arguments.log_every:
-            history.clear()
-        if rank == 0 and time.monotonic() - saved > 60:
-            run.save(checkpoint)
-            save_grid(out / "latest.png", model, batch)
-            saved = time.monotonic()
+    if arguments.graph and device.type == "cuda" and not spread:
+        graph_features(run, maker.rest)
+    with Journal(out, run, maker, arguments.log_every, arguments.validate_every) as journal:
+        loop(arguments, run, maker, lpips, checkpoint, journal)
     exported = out / "model.safetensors"
-    if rank == 0:
-        run.save(checkpoint)
-        run.export(
-            exported, {"steps": run.step, "samples": run.samples, "seconds": round(run.seconds)}
-        )
-        log.close()
-    if world > 1:
-        dist.barrier()
+    save(run, checkpoint)
+    note = {"steps": run.step, "samples": run.samples, "seconds": round(run.seconds)}
+    run.export(exported, note)
+    state.wait_for_everyone()
+    if dist.is_initialized():
         dist.destroy_process_group()
     return exported
 
 
-def start_model(arguments: argparse.Namespace, recipe: Recipe) -> LGM:
-    """Fresh weights, or those of a file, as fp32 master weights."""
-    if arguments.weights:
-        return load_model(arguments.weights, dtype=torch.float32).requires_grad_(True)
-    model = LGM(PRESETS[recipe.preset])
-    if model.preset.decoding == "hull":  # begin at the hull itself
+def loop(
+    arguments: argparse.Namespace,
+    run: Run,
+    maker: BatchMaker | ShardBatches,
+    lpips: LPIPS | None,
+    checkpoint: Path,
+    journal: Journal,
+) -> None:
+    """Steps until the budget is spent, `--stop-after` or SIGTERM, with a checkpoint in between."""
+    stop = []
+    signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
+    started, saved, before = time.monotonic(), time.monotonic(), run.seconds
+    while True:
+        run.seconds = before + time.monotonic() - started
+        if arguments.minutes:
+            progress = run.seconds / (60 * arguments.minutes)
+        else:
+            progress = run.step / arguments.steps
+        limit = arguments.stop_after and time.monotonic() - started > 60 * arguments.stop_after
+        due = time.monotonic() - saved > 60 * arguments.checkpoint_minutes
+        finished, progress, due = _agreed(
+            [float(progress >= 1 or bool(limit) or bool(stop)), progress, float(due)],
+            run.parameters[0].device,
+        )
+        if finished:
+            return
+        if due:
+            save(run, checkpoint)
+            journal.picture()
+            saved = time.monotonic()
+        stage = stage_of(progress, run.recipe)
+        batches = maker.batches(run.samples, stage, progress)
+        journal.add(train_step(run, batches, progress, lpips), batches[0], stage, progress)
+
+
+def _agreed(values: list[float], device: torch.device) -> list[float]:
+    """The first process's values: one clock for all, so that schedule and end agree."""
+    if world() == 1:
+        return values
+    shared = torch.tensor(values, dtype=torch.float64, device=device)
+    dist.broadcast(shared, 0)
+    return shared.tolist()
+
+
+def save(run: Run, checkpoint: Path) -> None:
+    """Write a checkpoint; where that fails, training goes on and the last one stays."""
+    try:
+        run.save(checkpoint)
+    except (OSError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        print(
+            f"The checkpoint {checkpoint} could not be written ({reason}): make room on the disk. "
+            "The last one is still there, and the next try is a minute away.",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+class Journal:
+    """What a run tells: log.csv, the terminal, latest.png; TensorBoard where it is installed."""
+
+    def __init__(
+        self, out: Path, run: Run, maker: BatchMaker | ShardBatches, every: int, validate: int
+    ):
+        self.out, self.run, self.maker = out, run, maker
+        self.every, self.validate = every, validate
+        self.history: list[dict[str, Tensor]] = []
+        self.batch: Batch | None = None
+        self.file = self.board = None
+
+    def __enter__(self) -> Journal:
+        if rank() == 0:
+            self.file = (self.out / "log.csv").open("a", newline="")
+            with contextlib.suppress(ImportError):
+                from torch.utils.tensorboard import SummaryWriter
+
+                self.board = SummaryWriter(str(self.out / "tensorboard"))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in (self.file, self.board):
+            if file is not None:
+                file.close()
+
+    def add(self, terms: dict[str, Tensor], batch: Batch, stage: int, progress: float) -> None:
+        run, self.batch = self.run, batch
+        self.history.append(terms)
+        if len(self.history) >= self.every:
+            self._report(progress)
+        if self.validate and run.step % self.validate == 0:
+            self._validate(stage)
+
+    def _report(self, progress: float) -> None:
+        keys = list(self.history[-1])
+        rows = [h for h in self.history if list(h) == keys]  # LPIPS may have begun in between
+        self.history = []
+        means = torch.stack([torch.stack([h[k].float() for h in rows]).mean() for k in keys])
+        if dist.is_initialized():
+            dist.all_reduce(means)
+            means /= world()
+        if self.file is None:
+            return
+        run, values = self.run, dict(zip(keys, means.tolist(), strict=True))
+        writer = csv.writer(self.file)
+        if self.file.tell() == 0:
+            writer.writerow(["step", "samples", "seconds", "progress", *keys])
+        row = [run.step, run.samples, f"{run.seconds:.1f}", f"{progress:.4f}"]
+        writer.writerow([*row, *(f"{value:.6g}" for value in values.values())])
+        self.file.flush()
+        print(*row, *(f"{key} {value:.4f}" for key, value in values.items()), flush=True)
+        if self.board:
+            for key, value in values.items():
+                self.board.add_scalar(f"train/{key}", value, run.step)
+
+    @torch.no_grad()
+    def _validate(self, stage: int) -> None:
+        """PSNR of the averaged weights on objects that are held out, new views alone."""
+        with self.run.averaged():
+            scores = [
+                psnr(draw(self.run, batch), batch.images)[:, batch.inputs.shape[1] :].mean()
+                for batch in self.maker.validation(stage)
+            ]
+        score = float(torch.stack(scores).mean())
+        if rank() == 0:
+            print(f"step {self.run.step}: validation {score:.2f} dB", flush=True)
+            with (self.out / "validation.csv").open("a") as file:
+                file.write(f"{self.run.step},{score:.4f}\n")
+            if self.board:
+                self.board.add_scalar("validation/psnr_novel", score, self.run.step)
+
+    def picture(self) -> None:
+        """Ground truth above, prediction below, for the first four objects."""
+        if self.batch is None:
+            return
+        from PIL import Image
+
+        with torch.no_grad():
+            output = draw(self.run, self.batch)[:4]
+        rows = torch.stack([self.batch.images[:4], output], dim=1)  # [4, 2, V, 3, S, S]
+        grid = rows.permute(0, 1, 4, 2, 5, 3).reshape(-1, rows.shape[2] * rows.shape[-1], 3)
+        pixels = (grid * 255).byte().cpu().numpy()
+        if rank() == 0:
+            Image.fromarray(pixels).save(self.out / "latest.png")
+            if self.board:
+                self.board.add_image("train/latest", pixels, self.run.step, dataformats="HWC")
+
+
+def draw(run: Run, batch: Batch) -> Tensor:
+    """The network's pictures of all of a batch's views, 0..1."""
+    gaussians = run.model(batch.inputs, batch.alphas)
+    return render(gaussians, batch.c2w, batch.images.shape[-1]).images.clamp(0, 1)
+
+
+def spread_of(arguments: argparse.Namespace) -> str:
+    """How the network is spread over processes: FSDP if asked for here or in Accelerate's
+    configuration, else DDP; graphs average their gradients themselves.
+    """
+    if world() == 1:
+        return ""
+    if arguments.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("true", "1", "yes"):
+        return "fsdp"
+    return "" if arguments.graph and torch.cuda.is_available() else "ddp"
+
+
+def make_batches(
+    arguments: argparse.Namespace, recipe: Recipe, device: torch.device
+) -> tuple[BatchMaker | ShardBatches, dict[str, str]]:
+    """What makes this process's batches, and what the data is, for run.json.
+
+    Raises:
+        ValueError: the data isn't there, or isn't fit.
+    """
+    path = arguments.data
+    settings = (recipe, device, arguments.seed, arguments.workers, rank(), world())
+    if path is None or path.is_file():
+        digest = sha256(path) if path else ""
+        return BatchMaker(path, *settings), {"name": str(path or "procedural"), "sha256": digest}
+    if not path.is_dir():
+        raise ValueError(
+            "--data needs a mesh pack, or a folder of shards, made by `lgm dataset`; there is no "
+            f"{path}."
+        )
+    maker = ShardBatches(path, *settings)
+    known = recipe.surface_weight or recipe.depth_weight
+    if known and rank() == 0:
+        print("Shards hold no depths: the recipe's surface and depth losses are off.", flush=True)
+    if rank() == 0:
+        from .cameras_check import check_cameras
+
+        check_cameras(maker.shards, picture=Path(arguments.out) / "cameras_check.png")
+    return maker, {"name": str(path), "sha256": maker.shards.digest}
+
+
+def wanted_lpips(arguments: argparse.Namespace, recipe: Recipe) -> LPIPS | None:
+    found = find_lpips(arguments.vgg, arguments.lpips_heads) if recipe.lpips_weight else None
+    if recipe.lpips_weight and found is None and int(os.environ.get("RANK", "0")) == 0:
+        print(
+            "LPIPS is off: it needs torchvision's VGG-16 file (--vgg, or in torch's hub cache) and "
+            "its heads (--lpips-heads, or the package lpips or torchmetrics).",
+            flush=True,
+        )
+    return found
+
+
+def start_model(arguments: argparse.Namespace, recipe: Recipe) -> tuple[LGM, str]:
+    """Fresh weights, or those of a file as fp32 master weights; and which."""
+    preset = PRESETS[recipe.preset]
+    model = LGM(preset)
+    if preset.decoding == "hull":  # begin at the hull itself
         torch.nn.init.normal_(model.conv.weight, std=0.02)
         torch.nn.init.zeros_(model.conv.bias)
-    return model
+    if not arguments.weights:
+        return model, "fresh"
+    path = find_model(arguments.weights)
+    copied = copy_fitting(model, path)
+    total = len(model.state_dict())
+    if not copied:
+        raise ValueError(
+            f"{path} has no tensor of the preset {recipe.preset}: give a model of this project or "
+            "of LGM, or another preset with --set."
+        )
+    if copied < total and rank() == 0:
+        print(f"{path}: {copied} of {total} tensors fit, the rest starts fresh.", flush=True)
+    return model, f"{path} ({copied} of {total} tensors)"
 
 
-@torch.no_grad()
-def save_grid(path: Path, model: LGM, batch: Batch) -> None:
-    """Ground truth above, prediction below, for the first four objects."""
-    from PIL import Image
-
-    # Under autocast, as in training: without it the inference path would prepare itself for weights
-    # about to change.
-    with autocast(batch.images.device.type, torch.bfloat16, enabled=batch.images.is_cuda):
-        gaussians = model(batch.inputs[:4], batch.alphas[:4])
-    output = render(gaussians, batch.c2w[:4], batch.images.shape[-1]).images.clamp(0, 1)
-    rows = torch.stack([batch.images[:4], output], dim=1)  # [4, 2, V, 3, S, S]
-    grid = rows.permute(0, 1, 4, 2, 5, 3).reshape(-1, rows.shape[2] * rows.shape[-1], 3)
-    Image.fromarray((grid * 255).byte().cpu().numpy()).save(path)
+def copy_fitting(model: LGM, path: Path) -> int:
+    """Copy the tensors of equal name and shape, as the original does; returns how many."""
+    copied = 0
+    try:
+        with safe_open(path, "pt") as file, torch.no_grad():
+            there = set(file.keys())
+            for name, value in model.state_dict().items():
+                if name in there and tuple(file.get_slice(name).get_shape()) == tuple(value.shape):
+                    value.copy_(file.get_tensor(name))
+                    copied += 1
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} can't be read as weights ({error}): get it again.") from error
+    return copied
 
 
 def parser() -> argparse.ArgumentParser:
@@ -435,7 +461,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--data",
         type=Path,
-        help="mesh pack made by `lgm dataset`; without it all objects are procedural",
+        help="mesh pack, or folder of shards, made by `lgm dataset`; without it all objects are "
+        "procedural",
     )
     p.add_argument(
         "--out",
@@ -444,7 +471,9 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--recipe", choices=RECIPES, default="demo")
     p.add_argument("--set", default="{}", help="JSON of recipe fields to change")
-    p.add_argument("--weights", help="start from this model file")
+    p.add_argument(
+        "--weights", help="start from this model: a file, demo, or lgm_fixrot_fp16; what fits"
+    )
     budget = p.add_mutually_exclusive_group(required=True)
     budget.add_argument("--minutes", type=number(0.001, 10**6), help="budget in minutes")
     budget.add_argument("--steps", type=whole(1, 10**9), help="budget in optimizer steps")
@@ -457,13 +486,24 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--resume", action="store_true", help="go on from the checkpoint in --out, if there is one"
     )
+    p.add_argument(
+        "--checkpoint-minutes", type=number(0, 10**6), default=1.0, help="between checkpoints"
+    )
     p.add_argument("--seed", type=whole(0, 2**31), default=0)
     p.add_argument("--workers", type=whole(0, 256), default=4, help="processes that draw objects")
+    p.add_argument("--graph", action="store_true", help="CUDA graphs: faster for small networks")
     p.add_argument(
-        "--compile", action="store_true", help="torch.compile the network (a minute, then faster)"
+        "--fsdp", action="store_true", help="split weights and optimizer over the processes"
     )
     p.add_argument("--vgg", type=Path, help="VGG-16 ImageNet weights for LPIPS")
+    p.add_argument("--lpips-heads", type=Path, help="LPIPS' linear heads, version 0.1")
     p.add_argument("--log-every", type=whole(1, 10**6), default=50)
+    p.add_argument(
+        "--validate-every",
+        type=whole(0, 10**9),
+        default=1000,
+        help="steps between tests on held-out objects; 0: never",
+    )
     return p
 
 

@@ -1,4 +1,5 @@
 import csv
+import json
 import math
 import os
 import subprocess
@@ -11,21 +12,15 @@ import torch
 
 from lgm import LGM, PRESETS, Preset, load_model
 from lgm.cameras import focal_length, input_poses, world_to_camera
-from lgm.training.data import BatchMaker, draw_cameras, merge
+from lgm.training.data import BatchMaker, Numbers, Share, draw_cameras, merge
 from lgm.training.procedural import procedural_objects
-from lgm.training.train import (
-    MAX_FAILURES,
-    RECIPES,
-    Recipe,
-    Run,
-    beta1,
-    learning_rate,
-    loss_terms,
-    stage_of,
-    train_step,
-)
+from lgm.training.recipe import RECIPES, Recipe, beta1, changed, learning_rate, stage_of
+from lgm.training.run import Run, check_same, describe, for_training
+from lgm.training.train import MAX_FAILURES, copy_fitting, loss_terms, save, train_step
+from lgm.weights import save_model
 
 ROOT = Path(__file__).parents[2]
+CPU = torch.device("cpu")
 TINY = replace(
     RECIPES["demo"], batch_sizes=(2,), sizes=(64,), stage_ends=(1.0,), distortion_chance=1.0
 )
@@ -33,7 +28,7 @@ TINY = replace(
 
 SMALL = Preset(
     down_channels=(32, 32, 32),
-    down_attention=(False, False, False),
+    down_attention=(False, False, True),
     up_channels=(32, 32),
     up_attention=(False, False),
     splat_size=32,
@@ -44,7 +39,28 @@ SMALL = Preset(
 
 @pytest.fixture(scope="module")
 def maker():
-    return BatchMaker(None, TINY, torch.device("cpu"), seed=7, workers=0)
+    return BatchMaker(None, TINY, CPU, seed=7, workers=0)
+
+
+def batch_of(maker: BatchMaker, progress: float = 0.0):
+    return maker.batches(0, 0, progress)[0]
+
+
+def small_run(recipe: Recipe = TINY) -> Run:
+    torch.manual_seed(0)
+    model = LGM(SMALL)
+    torch.nn.init.normal_(model.conv.weight, std=0.02)
+    torch.nn.init.zeros_(model.conv.bias)
+    return Run(for_training(model, CPU), recipe)
+
+
+def go(run: Run, maker: BatchMaker, steps: int, total: int = 4) -> list[float]:
+    losses = []
+    for _ in range(steps):
+        progress = run.step / total
+        batches = maker.batches(run.samples, 0, progress)
+        losses.append(float(train_step(run, batches, progress, None)["loss"]))
+    return losses
 
 
 def test_one_cycle_starts_low_peaks_and_ends_at_nothing():
@@ -75,22 +91,30 @@ def test_schedule_is_torchs_one_cycle():
 
 def test_papers_world_is_that_of_the_first_view_and_its_targets_are_larger():
     recipe = replace(TINY, preset="tiny", render_scale=2, distortion_chance=0.0, jitter_chance=0.0)
-    batch = BatchMaker(None, recipe, torch.device("cpu"), 3, workers=0).batch(0, progress=0.0)
+    batch = batch_of(BatchMaker(None, recipe, CPU, 3, workers=0))
     assert batch.inputs.shape[-1] == 64 and batch.images.shape[-1] == 128
     first = input_poses()[0].expand(2, 4, 4)
     torch.testing.assert_close(batch.c2w[:, 0], first, atol=1e-5, rtol=0)
 
 
+def test_a_lost_loss_names_its_object_and_changes_nothing(maker):
+    batch, run = batch_of(maker), small_run()
+    before = {key: value.clone() for key, value in run.network.state_dict().items()}
+    images = batch.images.clone()
+    images[1] = float("nan")
+    with pytest.raises(RuntimeError, match=f"finite loss.*{batch.names[1]}") as error:
+        train_step(run, [replace(batch, images=images)], 0.5, None)
+    assert batch.names[0] not in str(error.value)
+    assert all(torch.equal(before[k], value) for k, value in run.network.state_dict().items())
+
+
 def test_endless_overflow_stops_with_a_sentence(maker):
-    batch = maker.batch(0, progress=0.0)
-    model = LGM(SMALL)
-    run = Run(model, TINY)
-    before = {key: value.clone() for key, value in model.state_dict().items()}
-    broken = replace(batch, images=torch.full_like(batch.images, float("nan")))
+    batch, run = batch_of(maker), small_run()
     run.failures = MAX_FAILURES - 1
+    run.parameters[0].register_hook(lambda grad: grad * float("inf"))
     with pytest.raises(RuntimeError, match="finite gradients"):
-        train_step(run, broken, 0.5, None)
-    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+        train_step(run, [batch], 0.5, None)
+    assert run.step == 0
 
 
 def test_stages_follow_the_budget():
@@ -107,18 +131,40 @@ def test_default_recipe_is_the_papers():
     assert (recipe.weight_decay, recipe.decay_norms) == (0.05, True)
     assert (recipe.distortion_chance, recipe.jitter_chance) == (0.5, 0.5)
     assert (recipe.view_count, recipe.gradient_clip) == (8, 1.0)
+    assert recipe.blend_twice and recipe.lpips_from == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[]", "JSON object"),
+        ('{"lerning_rate": 1}', "no field"),
+        ('{"sizes": [100]}', "multiples"),
+        ('{"input_counts": [9], "view_count": 12}', "1 to 8"),
+        ('{"input_counts": [8]}', "more views than inputs"),
+        ('{"optimizer": "sgd"}', "adamw8bit"),
+        ('{"accumulation": 0}', "accumulation"),
+    ],
+)
+def test_recipes_that_cannot_be_used_get_a_sentence(text, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        changed(RECIPES["demo"], text)
+
+
+def test_a_frugal_optimizer_says_which_package_it_needs():
+    with pytest.raises(ValueError, match="bitsandbytes"):
+        small_run(replace(TINY, optimizer="adamw8bit"))
 
 
 def test_cameras_start_with_the_input_ring():
-    generator = torch.Generator().manual_seed(0)
-    c2w = draw_cameras(50, 8, torch.device("cpu"), generator)
+    c2w = draw_cameras(50, TINY, torch.Generator().manual_seed(0))
     torch.testing.assert_close(c2w[..., :3, 3].norm(dim=-1), torch.full((50, 8), 1.5))
     level = c2w[:, 0, 1, 3].abs() < 1e-6
     assert 0.6 < level.float().mean() < 1  # most, not all, look from the horizon
 
 
 def test_surface_points_project_to_their_own_pixels(maker):
-    batch = maker.batch(0, progress=0.0)
+    batch = batch_of(maker)
     points, known = batch.surface(4 * 32 * 32)
     points, known = points.view(2, 4, -1, 3), known.view(2, 4, -1) > 0
     assert known.float().mean() > 0.02
@@ -131,13 +177,13 @@ def test_surface_points_project_to_their_own_pixels(maker):
 
 
 def test_distorted_views_are_not_trusted_and_the_first_never_changes(maker):
-    batch = maker.batch(0, progress=0.9)
+    batch = batch_of(maker, 0.9)
     assert (batch.trusted[:, 0] == 1).all() and (batch.trusted[:, 1:] == 0).all()
 
 
 def test_targets_are_the_true_views(maker):
     """Augmentation changes what the network is told, never what it is asked to draw."""
-    batch = maker.batch(0, progress=0.9)
+    batch = batch_of(maker, 0.9)
     white = batch.images[batch.masks.expand_as(batch.images) == 0]
     torch.testing.assert_close(white, torch.ones_like(white))
 
@@ -154,42 +200,201 @@ def test_merged_objects_keep_their_own_textures():
     )
 
 
+def test_shares_of_all_processes_are_a_step():
+    """Whatever the split, a step holds the same samples, each once."""
+    for world, accumulation in ((1, 4), (2, 2), (4, 1), (2, 1)):
+        batch = 8 // (world * accumulation)
+        shares = [Share(batch, accumulation, rank, world) for rank in range(world)]
+        own = [share.own(torch.arange(8)).view(accumulation, batch) for share in shares]
+        steps = torch.stack(own, dim=1).flatten()
+        assert steps.tolist() == list(range(8))
+        first = iter(Numbers(16, shares[0]))
+        assert next(first) == 16
+
+
+def test_a_batch_depends_on_its_number_alone(maker):
+    """Not on what was made before it, on how many workers, or on how a step is split."""
+    later = maker.batches(4, 0, 0.9)[0]
+    again = BatchMaker(None, TINY, CPU, seed=7, workers=2).batches(4, 0, 0.9)[0]
+    assert torch.equal(later.inputs, again.inputs) and torch.equal(later.images, again.images)
+    halves = [
+        BatchMaker(None, replace(TINY, batch_sizes=(1,)), CPU, 7, 0, rank, 2).batches(4, 0, 0.9)[0]
+        for rank in range(2)
+    ]
+    torch.testing.assert_close(torch.cat([half.inputs for half in halves]), later.inputs)
+    torch.testing.assert_close(torch.cat([half.images for half in halves]), later.images)
+    assert [name for half in halves for name in half.names] == later.names
+    other = BatchMaker(None, TINY, CPU, seed=8, workers=0).batches(4, 0, 0.9)[0]
+    assert not torch.equal(later.images, other.images)
+
+
 def test_training_lowers_the_loss_on_one_batch(maker):
-    torch.manual_seed(0)
-    model = LGM(SMALL)
-    torch.nn.init.zeros_(model.conv.weight)
-    torch.nn.init.zeros_(model.conv.bias)
     recipe = replace(TINY, learning_rate=3e-3)
-    run, batch = Run(model, recipe), maker.batch(0, progress=0.0)
-    losses = []
-    for _ in range(8):
-        loss, _ = loss_terms(model(batch.inputs, batch.alphas), batch, recipe, 0.1, None)
-        run.optimizer.zero_grad()
-        loss.backward()
-        run.optimizer.step()
-        losses.append(float(loss.detach()))
+    run, batch = small_run(recipe), batch_of(maker)
+    losses = [float(train_step(run, [batch], 0.1, None)["loss"]) for _ in range(8)]
     assert losses[-1] < 0.9 * losses[0]
 
 
-def test_two_processes_train_stop_and_go_on(tmp_path):
-    """The command itself, as started on several processes; then again from its checkpoint."""
-    arguments = ["--out", str(tmp_path), "--workers", "0", "--log-every", "1", "--resume"]
-    changes = '{"batch_sizes": [1], "sizes": [32], "stage_ends": [1.0]}'
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    launcher += ["-m", "lgm.training.train"]
-    for steps in (2, 3):
-        subprocess.run(
-            [sys.executable, *launcher, "--steps", str(steps), "--set", changes, *arguments],
-            cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-            check=True,
-            capture_output=True,
-            timeout=240,
-        )
-    with (tmp_path / "log.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [int(row["step"]) for row in rows] == [1, 2, 3]
-    assert [int(row["samples"]) for row in rows] == [2, 4, 6]
-    model = load_model(tmp_path / "model.safetensors")
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, maker):
+    whole, half = small_run(), small_run()
+    expected = go(whole, maker, 4)
+    losses = go(half, maker, 2)
+    half.save(tmp_path / "checkpoint.pt")
+    resumed = small_run()
+    resumed.load(tmp_path / "checkpoint.pt")
+    assert losses + go(resumed, maker, 2) == expected
+    assert all(map(torch.equal, whole.parameters, resumed.parameters))
+    assert all(map(torch.equal, whole.ema, resumed.ema))
+
+
+def test_accumulated_batches_are_one_large_batch(maker):
+    large, small = small_run(), small_run(replace(TINY, batch_sizes=(1,), accumulation=2))
+    go(large, maker, 1)
+    go(small, BatchMaker(None, small.recipe, CPU, 7, 0), 1)
+    assert large.samples == small.samples == 2
+    # Adam's first step is the sign of the gradient, nearly: compare the gradients.
+    first, second = (torch.cat([p.grad.flatten() for p in r.parameters]) for r in (large, small))
+    assert (first - second).norm() < 1e-4 * first.norm()
+
+
+def test_checkpointing_changes_no_gradient(maker):
+    batch = batch_of(maker)
+    plain, frugal = small_run(), small_run(replace(TINY, checkpointing=True))
+    for run in (plain, frugal):
+        loss_terms(run.model(batch.inputs, batch.alphas), batch, TINY, 0.1, None)[0].backward()
+    for a, b in zip(plain.parameters, frugal.parameters, strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+
+
+@pytest.mark.parametrize("inputs", [1, 2, 3, 6])
+def test_other_numbers_of_inputs_train(inputs):
+    recipe = replace(TINY, input_counts=(inputs,), batch_sizes=(1,))
+    run, maker = small_run(recipe), BatchMaker(None, recipe, CPU, 7, 0)
+    assert batch_of(maker, 0.9).inputs.shape[1] == inputs
+    assert all(map(math.isfinite, go(run, maker, 1)))
+
+
+def test_the_average_is_exported_and_the_weights_stay(tmp_path):
+    preset = PRESETS["demo"]
+    torch.manual_seed(0)
+    run = Run(for_training(LGM(preset), CPU), TINY)
+    own = [p.clone() for p in run.parameters]
+    for average in run.ema:
+        average.fill_(0.25)
+    run.export(tmp_path / "model.safetensors", {"steps": 0})
+    exported = load_model(tmp_path / "model.safetensors")
+    assert all((p == 0.25).all() for p in exported.parameters())
+    assert all(map(torch.equal, own, run.parameters))
+
+
+def test_a_full_disk_costs_no_checkpoint(tmp_path, capsys, monkeypatch):
+    run, path = small_run(), tmp_path / "checkpoint.pt"
+    run.save(path)
+    before = path.read_bytes()
+
+    def full(state, file):
+        Path(file).write_bytes(b"half")
+        raise RuntimeError("PytorchStreamWriter failed writing file: No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    save(run, path)
+    assert "make room" in capsys.readouterr().err
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_what_cannot_be_resumed_says_why(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(b"torn")
+    with pytest.raises(ValueError, match="damaged"):
+        small_run().load(path)
+    torch.save({"model": {}}, path)
+    with pytest.raises(ValueError, match="another version"):
+        small_run().load(path)
+    small_run().save(path)
+    with pytest.raises(ValueError, match="another preset"):
+        Run(for_training(LGM(PRESETS["demo"]), CPU), TINY).load(path)
+
+    about = tmp_path / "run.json"
+    now = describe(TINY, 0, {"name": "a", "sha256": "1"}, "fresh")
+    about.write_text(json.dumps(now))
+    check_same(about, now)
+    for other, complaint in (
+        (describe(replace(TINY, sizes=(96,)), 0, now["data"], ""), r"sizes \(\[64\] then, \[96\]"),
+        (describe(TINY, 1, now["data"], ""), "seed"),
+        (describe(TINY, 0, {"name": "a", "sha256": "2"}, ""), "data"),
+    ):
+        with pytest.raises(ValueError, match=complaint):
+            check_same(about, other)
+    about.write_text(json.dumps({**now, "format": 1}))
+    with pytest.raises(ValueError, match="another version"):
+        check_same(about, now)
+
+
+def test_weights_of_another_preset_start_what_fits(tmp_path):
+    torch.manual_seed(0)
+    save_model(LGM(PRESETS["demo"]), tmp_path / "demo.safetensors", torch.float32, {})
+    model = LGM(SMALL)
+    copied = copy_fitting(model, tmp_path / "demo.safetensors")
+    assert 0 < copied < len(model.state_dict())
+    donor = load_model(tmp_path / "demo.safetensors").state_dict()
+    same = [
+        key
+        for key, value in model.state_dict().items()
+        if key in donor and donor[key].shape == value.shape
+    ]
+    assert len(same) == copied
+    assert all(torch.equal(model.state_dict()[key], donor[key]) for key in same)
+
+
+CHANGES = {"sizes": [32], "stage_ends": [1.0], "augment_from": 0.0, "ema": 0.5}
+
+
+def launch(processes: int, out: Path, *options: str, **changes: object) -> list[dict[str, str]]:
+    """The command on so many processes; the rows of its log."""
+    module = ["-m", "lgm.training"]
+    if processes > 1:
+        module = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}",
+                  *module]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, *module, "--out", str(out), "--workers", "0", "--log-every", "1",
+         "--set", json.dumps(CHANGES | changes), *options],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    with (out / "log.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    return folder, launch(1, folder, "--steps", "3", batch_sizes=[2])
+
+
+@pytest.mark.parametrize("options", [(), ("--fsdp",)], ids=["ddp", "fsdp"])
+def test_two_processes_are_one(tmp_path, alone, options):
+    """The same global batch gives the same curve and weights, however they are spread; and the
+    file that FSDP writes is an ordinary model.
+    """
+    rows = launch(2, tmp_path, "--steps", "3", *options, batch_sizes=[1])
+    for ours, theirs in zip(rows, alone[1], strict=True):
+        assert (ours["step"], ours["samples"]) == (theirs["step"], theirs["samples"])
+        for key in ("loss", "psnr_novel", "gradient"):
+            assert math.isclose(float(ours[key]), float(theirs[key]), rel_tol=2e-3), (key, ours)
+    model, other = (load_model(path / "model.safetensors") for path in (tmp_path, alone[0]))
     assert model.preset is PRESETS["demo"]
-    assert all(p.isfinite().all() for p in model.parameters())
+    for a, b in zip(model.parameters(), other.parameters(), strict=True):
+        assert (a - b).abs().max() < 1e-3
+
+
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path, alone):
+    launch(2, tmp_path, "--steps", "3", "--stop-after", "0.00001", batch_sizes=[1])
+    first = json.loads((tmp_path / "run.json").read_text())
+    assert first["processes"] == 2 and first["data"]["name"] == "procedural"
+    rows = launch(2, tmp_path, "--steps", "3", "--resume", batch_sizes=[1])
+    assert [row["samples"] for row in rows] == [row["samples"] for row in alone[1]]
+    assert math.isclose(float(rows[-1]["loss"]), float(alone[1][-1]["loss"]), rel_tol=2e-3)
