@@ -86,16 +86,21 @@ def measure(images: Tensor, alphas: Tensor, truth: Tensor) -> dict[str, float]:
     }
 
 
-def predict(model: LGM, size: int | None) -> Callable:
-    """The method under test: reconstruct from the inputs, render the novel views."""
+def predict(model: LGM, size: int | None, count: int = VIEW_COUNT) -> Callable:
+    """The method under test: reconstruct from the inputs, render the novel views.
+
+    Args:
+        count: of the four inputs these are taken: front; front and back; all but the last; all.
+    """
+    chosen = {1: [0], 2: [0, 2], 3: [0, 1, 2], 4: [0, 1, 2, 3]}[count]
 
     def method(views: Tensor, c2w: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor]:
-        color, alpha = views[:VIEW_COUNT].split((3, 1), dim=1)
+        color, alpha = views[chosen].split((3, 1), dim=1)
         straight = (color - 1 + alpha) / alpha.clamp(
             min=1e-3
         )  # undo the white, which `reconstruct` puts there
         gaussians = model.reconstruct(
-            torch.cat([straight.clamp(0, 1), alpha], dim=1), c2w[:VIEW_COUNT], size
+            torch.cat([straight.clamp(0, 1), alpha], dim=1), c2w[chosen], size
         )
         return draw(gaussians, c2w[VIEW_COUNT:], views.shape[-1])
 
@@ -267,6 +272,13 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--model", default="demo", help="name or path of the weights")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, ...")
     p.add_argument(
+        "--views",
+        type=whole(1, VIEW_COUNT),
+        nargs="+",
+        default=[VIEW_COUNT],
+        help="how many of the four inputs to use; several are compared",
+    )
+    p.add_argument(
         "--size",
         type=whole(32, 4096),
         nargs="*",
@@ -300,7 +312,14 @@ def main(argv: list[str] | None = None) -> int:
         data = EvaluationSet(data.images[keep], data.c2w, depths, names, tiers)
     model = load_model(arguments.model, pick_device(arguments.device))
     sizes = arguments.size or [model.preset.input_size]
-    methods = {f"{Path(arguments.model).stem} {size} px": predict(model, size) for size in sizes}
+    name = Path(arguments.model).stem
+    methods = {
+        f"{name} {size} px{'' if count == VIEW_COUNT else f', {count} views'}": predict(
+            model, size, count
+        )
+        for size in sizes
+        for count in arguments.views
+    }
     if not arguments.no_baselines:
         methods |= {"white": white, "nearest input": nearest_input, "visual hull": hull}
         if data.depths is not None:

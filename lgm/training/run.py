@@ -275,7 +275,9 @@ def average_gradients(parameters: list[Tensor]) -> None:
         parameter.grad.copy_(part.view_as(parameter))
 
 
-def describe(recipe: Recipe, seed: int, data: dict[str, str], start: str) -> dict[str, object]:
+def describe(
+    recipe: Recipe, seed: int, data: dict[str, str], start: str, spread: str = ""
+) -> dict[str, object]:
     """What is run, for run.json."""
     return {
         "format": FORMAT,
@@ -287,6 +289,7 @@ def describe(recipe: Recipe, seed: int, data: dict[str, str], start: str) -> dic
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
         "processes": world(),
+        "spread": spread,
         "began": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
 

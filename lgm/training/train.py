@@ -192,7 +192,7 @@ def train(arguments: argparse.Namespace) -> Path:
     maker, data = make_batches(arguments, recipe, device)
     out.mkdir(parents=True, exist_ok=True)
     checkpoint, about = out / "checkpoint.pt", out / "run.json"
-    description = describe(recipe, arguments.seed, data, start)
+    description = describe(recipe, arguments.seed, data, start, spread)
     if arguments.resume and checkpoint.is_file():
         if about.is_file():
             check_same(about, description)
@@ -404,6 +404,7 @@ def make_batches(
     if rank() == 0:
         from .cameras_check import check_cameras
 
+        Path(arguments.out).mkdir(parents=True, exist_ok=True)
         check_cameras(maker.shards, picture=Path(arguments.out) / "cameras_check.png")
     return maker, {"name": str(path), "sha256": maker.shards.digest}
 

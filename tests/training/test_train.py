@@ -347,17 +347,24 @@ def test_weights_of_another_preset_start_what_fits(tmp_path):
 
 
 CHANGES = {"sizes": [32], "stage_ends": [1.0], "augment_from": 0.0, "ema": 0.5}
+TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc_per_node=2")
+FSDP = """
+compute_environment: LOCAL_MACHINE
+distributed_type: FSDP
+fsdp_config: {fsdp_version: 2}
+mixed_precision: 'no'
+num_machines: 1
+num_processes: 2
+use_cpu: true
+"""
 
 
-def launch(processes: int, out: Path, *options: str, **changes: object) -> list[dict[str, str]]:
-    """The command on so many processes; the rows of its log."""
-    module = ["-m", "lgm.training"]
-    if processes > 1:
-        module = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}",
-                  *module]  # fmt: skip
+def launch(launcher: tuple[str, ...], out: Path, *options: str, **changes: object) -> list[dict]:
+    """The command on one process or by a launcher; the rows of its log."""
+    through = ["-m", *launcher] if launcher else []
     done = subprocess.run(
-        [sys.executable, *module, "--out", str(out), "--workers", "0", "--log-every", "1",
-         "--set", json.dumps(CHANGES | changes), *options],
+        [sys.executable, *through, "-m", "lgm.training", "--out", str(out), "--workers", "0",
+         "--log-every", "1", "--set", json.dumps(CHANGES | changes), *options],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
@@ -372,15 +379,20 @@ def launch(processes: int, out: Path, *options: str, **changes: object) -> list[
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
-    return folder, launch(1, folder, "--steps", "3", batch_sizes=[2])
+    return folder, launch((), folder, "--steps", "3", batch_sizes=[2])
 
 
-@pytest.mark.parametrize("options", [(), ("--fsdp",)], ids=["ddp", "fsdp"])
-def test_two_processes_are_one(tmp_path, alone, options):
+@pytest.mark.parametrize("spread", ["ddp", "fsdp"])
+def test_two_processes_are_one(tmp_path, alone, spread):
     """The same global batch gives the same curve and weights, however they are spread; and the
-    file that FSDP writes is an ordinary model.
+    file that FSDP, configured in Accelerate, writes is an ordinary model.
     """
-    rows = launch(2, tmp_path, "--steps", "3", *options, batch_sizes=[1])
+    config = tmp_path / "accelerate.yaml"
+    config.write_text(FSDP)
+    accelerate = ("accelerate.commands.launch", "--config_file", str(config))
+    launcher = accelerate if spread == "fsdp" else TORCHRUN
+    rows = launch(launcher, tmp_path, "--steps", "3", batch_sizes=[1])
+    assert json.loads((tmp_path / "run.json").read_text())["spread"] == spread
     for ours, theirs in zip(rows, alone[1], strict=True):
         assert (ours["step"], ours["samples"]) == (theirs["step"], theirs["samples"])
         for key in ("loss", "psnr_novel", "gradient"):
@@ -392,9 +404,9 @@ def test_two_processes_are_one(tmp_path, alone, options):
 
 
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path, alone):
-    launch(2, tmp_path, "--steps", "3", "--stop-after", "0.00001", batch_sizes=[1])
+    launch(TORCHRUN, tmp_path, "--steps", "3", "--stop-after", "0.00001", batch_sizes=[1])
     first = json.loads((tmp_path / "run.json").read_text())
     assert first["processes"] == 2 and first["data"]["name"] == "procedural"
-    rows = launch(2, tmp_path, "--steps", "3", "--resume", batch_sizes=[1])
+    rows = launch(TORCHRUN, tmp_path, "--steps", "3", "--resume", batch_sizes=[1])
     assert [row["samples"] for row in rows] == [row["samples"] for row in alone[1]]
     assert math.isclose(float(rows[-1]["loss"]), float(alone[1][-1]["loss"]), rel_tol=2e-3)
