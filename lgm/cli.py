@@ -28,7 +28,7 @@ DOWNLOADS = ("mvdream", "imagedream", "lgm")  # lgm.download.NAMES, which wait f
 DELEGATED = {  # commands with an argument parser of their own
     "train": "train a model, on one device or many",
     "evaluate": "measure a model on held-out objects",
-    "dataset": "build the training pack",
+    "dataset": "make training data",
 }
 FAILURES = (ValueError, RuntimeError, OSError, ImportError, MemoryError)
 

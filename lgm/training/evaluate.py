@@ -90,9 +90,9 @@ def predict(model: LGM, size: int | None, count: int = VIEW_COUNT) -> Callable:
     """The method under test: reconstruct from the inputs, render the novel views.
 
     Args:
-        count: of the four inputs these are taken: front; front and back; all but the last; all.
+        count: of the four inputs these are taken, beginning with the front.
     """
-    chosen = {1: [0], 2: [0, 2], 3: [0, 1, 2], 4: [0, 1, 2, 3]}[count]
+    chosen = {1: [0], 2: [0, 1], 3: [0, 1, 2], 4: [0, 1, 2, 3]}[count]
 
     def method(views: Tensor, c2w: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor]:
         color, alpha = views[chosen].split((3, 1), dim=1)
