@@ -502,6 +502,58 @@ def pinch(page, middle, start, end, steps=4):
     session.detach()
 
 
+@pytest.mark.parametrize("renderer", RENDERERS)
+def test_slow_drag_is_coarse_and_sharp_at_rest(chromium, server, object_info, ball, renderer):
+    with open_page(chromium, server, vue=RENDERERS[renderer]) as page:
+        page.settle()
+        viewer = show(page, of_file(object_info))
+        viewer.wait()
+        full = viewer.js("return v.canvas.width")
+        mouse = page.page.mouse
+        box = page.page.locator(".lgm-viewer canvas").first.bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+        def drag_until(width):
+            """Turns on and on, as long as pictures are of another width."""
+            for step in range(100):
+                mouse.move(x + 20 * (step % 5), y)
+                page.settle(20)
+                if page.page.evaluate(f"() => {FIRST}.canvas.width") == pytest.approx(width, abs=1):
+                    return
+            raise AssertionError(f"no picture became {width} pixels wide")
+
+        def rest(held):
+            """Without another movement the picture becomes sharp, and then nothing is drawn."""
+            page.page.wait_for_function(f"(width) => {FIRST}.canvas.width === width", arg=full)
+            viewer.js("")
+            assert viewer.js("return v.moving") == held
+            page.settle(300)
+            frames = page.page.evaluate(f"() => {FIRST}.engine.frames")
+            page.settle(600)
+            assert page.page.evaluate(f"() => {FIRST}.engine.frames") == frames
+
+        # What the GPU takes decides: as long as that is little, nothing is coarse.
+        viewer.js("v.engine.timeOf = async () => 10")
+        mouse.move(x, y)
+        mouse.down()
+        for step in range(10):
+            mouse.move(x + 5 * step, y)
+            page.settle(20)
+            assert page.page.evaluate(f"() => {FIRST}.canvas.width") == full
+        mouse.up()
+        rest(held=False)
+        viewer.js("v.engine.timeOf = async () => 60 + 400 * v.pace.scale ** 2")
+        mouse.move(x, y)
+        mouse.down()
+        drag_until(full / 2)
+        rest(held=True)
+        drag_until(full / 2)
+        assert viewer.picture().shape[:2] == (SIDE, SIDE)  # what goes to the graph is never coarse
+        mouse.up()
+        rest(held=False)
+        assert not page.problems()
+
+
 def test_browser_zoom_changes_the_pixels(classic, object_info, ball):
     viewer = show(classic, of_file(object_info))
     viewer.wait()
@@ -837,6 +889,7 @@ def test_subgraphs_and_tabs_are_entered_and_left(
 
 
 def test_context_comes_back(classic, object_info, ball, shots):
+    classic.page.evaluate("() => { window.app.nodeOutputs = {} }")  # of the tests before
     viewer = show(classic, of_file(object_info))
     viewer.wait()
     before = viewer.picture()

@@ -60,7 +60,7 @@ export function attachControls(surface, viewer) {
       event.preventDefault()
       event.stopPropagation()
       const pixels = event.deltaY * (event.deltaMode ? 33 : 1)
-      viewer.move(zoomBy(viewer.orbit(), Math.exp(Math.min(Math.max(pixels, -200), 200) / 700)))
+      viewer.glide(zoomBy(viewer.orbit(), Math.exp(Math.min(Math.max(pixels, -200), 200) / 700)))
     },
     { passive: false },
   )

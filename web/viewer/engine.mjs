@@ -5,8 +5,9 @@
  * @typedef {{ scene: any, camera: any, width: number, height: number, key: string, splats: boolean,
  *   moving: boolean, style: { shade: number, falloff: number, low_pass: number } }} Pane
  *   key: changes with everything that changes the pane's splats or how they are sorted
- * @typedef {{ visible: () => boolean, draw: () => Promise<void>, lost: (gone: boolean) => void,
- *   failed: (error: Error) => void }} View
+ * @typedef {{ visible: () => boolean, ready: () => Promise<void>, draw: () => Promise<void>,
+ *   lost: (gone: boolean) => void, failed: (error: Error) => void }} View
+ *   ready: what drawing waits for, so that it shows the newest state
  */
 import { t } from "./words.mjs"
 
@@ -39,9 +40,11 @@ export class Engine {
     this.lost = false
     /** @type {Set<View>} */ this.views = new Set()
     /** @type {Set<View>} */ this.dirty = new Set()
+    /** @type {Set<View>} */ this.waiting = new Set() // in line to be drawn
     /** @type {(SplatPass | undefined)[]} */ this.passes = []
     this.line = Promise.resolve()
     this.frames = 0
+    this.through = 0 // when the GPU was last seen to be through with a picture
     this.canvas.addEventListener("webglcontextlost", (event) => {
       event.preventDefault() // else it would never come back
       this.lost = true
@@ -70,9 +73,18 @@ export class Engine {
   drawDirty() {
     for (const view of [...this.dirty]) {
       this.dirty.delete(view)
-      // A hidden view asks again when it comes into sight.
-      if (view.visible()) this.enqueue(() => view.draw()).catch((error) => view.failed(error))
+      // A hidden view asks again when it comes into sight; one in line shows the newest anyway.
+      if (!view.visible() || this.waiting.has(view)) continue
+      this.waiting.add(view)
+      this.enqueue(() => this.drawView(view)).catch((error) => view.failed(error))
     }
+  }
+
+  /** @param {View} view */
+  async drawView(view) {
+    await view.ready()
+    this.waiting.delete(view)
+    return view.draw()
   }
 
   /**
@@ -104,6 +116,24 @@ export class Engine {
     this.renderer.render(pane.scene, pane.camera)
     this.frames += 1
     copy(this.canvas)
+  }
+
+  /**
+   * Milliseconds for a picture, when the GPU is through with it: not with those before it.
+   * @param {number} start of its drawing, by performance.now()
+   */
+  async timeOf(start) {
+    const gl = this.renderer.getContext()
+    const fence = gl.fenceSync(gl.SYNC_GPU_COMMANDS_COMPLETE, 0)
+    gl.flush()
+    // A lost context knows no state of it.
+    while (fence && gl.getSyncParameter(fence, gl.SYNC_STATUS) === gl.UNSIGNALED)
+      await new Promise((next) => setTimeout(next, 4))
+    gl.deleteSync(fence)
+    const end = performance.now()
+    const time = end - Math.max(start, this.through)
+    this.through = end
+    return time
   }
 
   resize({ width, height }) {

@@ -42,6 +42,7 @@ import { compose, drawParts, fingerprint, pixels } from "./drawing.mjs"
 import { sharedEngine } from "./engine.mjs"
 import { columnsOf, isSplatGlb, writePly } from "./formats.mjs"
 import { makeOverlay } from "./overlay.mjs"
+import { Pace } from "./pace.mjs"
 import { pick } from "./splats.mjs"
 import { defaultState, promptValue, readState, roundAll } from "./state.mjs"
 import { addStyle } from "./style.mjs"
@@ -51,6 +52,7 @@ import { learn, t, wordsOf } from "./words.mjs"
 export const DROPPABLE = /\.(ply|splat|spz|ksplat|sog|glb)$/i
 const READABLE = /\.(ply|splat|spz|glb)$/i // by the graph; others go there as .ply
 const TURNTABLE = 30 // degrees a second
+const REST = 250 // milliseconds without a change, after which a held camera stands still
 
 const still = matchMedia("(prefers-reduced-motion: reduce)")
 
@@ -76,7 +78,12 @@ export class Viewer {
     this.spin = 0 // degrees that the turntable has gone
     this.tool = "" // the open panel
     this.step = 0 // the turntable's next frame
-    this.moving = false
+    this.moving = false // a pointer holds the picture
+    this.gliding = false // the wheel turns
+    this.rested = false // nothing has changed for a while, held or not
+    this.sharpening = 0 // the timer of that
+    this.pace = new Pace()
+    this.timed = Promise.resolve() // the last picture of a movement is on the screen
     this.flipped = false
     this.stale = true
     this.inSight = false
@@ -131,7 +138,7 @@ export class Viewer {
     this.sizes.observe(this.stage)
     // The graph may have been zoomed: then the same element needs other pixels.
     this.onZoom = () => {
-      if (pixels(this).some((side, axis) => side !== this.drawnSize?.[axis])) this.invalidate()
+      if (pixels(this).some((side, axis) => side !== this.fullSize?.[axis])) this.invalidate()
     }
     this.stage.addEventListener("pointerenter", this.onZoom)
     window.addEventListener("resize", this.onZoom) // and the browser, too
@@ -303,6 +310,17 @@ export class Viewer {
     this.turn()
   }
 
+  /** By the wheel: more may follow. @param {import("./camera.mjs").Orbit} orbit */
+  glide(orbit) {
+    this.gliding = true
+    this.move(orbit)
+  }
+
+  /** Whether pictures have to come fast rather than be perfect. */
+  inMotion() {
+    return this.turning() || (!this.rested && (this.moving || this.gliding))
+  }
+
   /** Whether the turntable is to move. */
   turning() {
     const { turntable } = this.state.look
@@ -389,6 +407,7 @@ export class Viewer {
     }
     if (this.disposed) return this.contents.clear()
     then()
+    this.pace = new Pace()
     this.engine.add(this)
     const told = this.dropped ? null : this.payload?.extent
     this.extent = told ?? this.contents.extent() ?? this.extent
@@ -492,29 +511,61 @@ export class Viewer {
 
   invalidate() {
     this.stale = true
+    this.rested = false
     this.refreshOverlay()
     this.engine?.invalidate(this)
+  }
+
+  /** On a slow GPU pictures would queue up, and the view lag behind the hand. */
+  async ready() {
+    if (this.inMotion()) await this.timed
   }
 
   /** Called by the engine, alone. */
   async draw() {
     if (!this.stage.clientWidth || this.disposed || this.engine.lost) return // later, then
     this.stale = false
+    this.clearSharpening()
     if (!this.contents.scenes.length) return
-    const size = pixels(this)
-    const parts = await drawParts(this, size, this.moving || this.turning())
+    const start = performance.now()
+    const full = pixels(this)
+    if (full.some((side, axis) => side !== this.fullSize?.[axis])) this.pace = new Pace()
+    this.fullSize = full
+    const [moving, { pace }] = [this.inMotion(), this]
+    const scale = moving ? pace.scale : 1
+    const size = full.map((side) => Math.max(1, Math.round(side * scale)))
+    const parts = await drawParts(this, size, moving)
     if (!parts || this.disposed) return
     const { canvas } = this
     if (canvas.width !== size[0] || canvas.height !== size[1]) [canvas.width, canvas.height] = size
-    this.drawnSize = size
     compose(this, canvas.getContext("2d"), parts, size)
     this.element.dataset.frames = String(Number(this.element.dataset.frames ?? 0) + 1)
+    if (!moving) return
+    this.timed = this.engine.timeOf(start).then((time) => pace.took(time, scale))
+    // The turntable goes on by itself; a hand may stop.
+    if ((scale < 1 || this.gliding) && !this.turning())
+      this.sharpening = window.setTimeout(() => this.sharpen(), REST)
+  }
+
+  /** The camera stands, though a pointer may still hold it: draws as well as can be. */
+  sharpen() {
+    this.sharpening = 0
+    this.rested = true
+    this.gliding = false
+    this.stale = true
+    this.engine?.invalidate(this)
+  }
+
+  clearSharpening() {
+    clearTimeout(this.sharpening)
+    this.sharpening = 0
   }
 
   /** Returns when the newest picture is there and nothing is on its way. */
   async idle() {
     await this.settled
-    while (this.stale && this.visible() && this.contents.scenes.length && !this.engine.lost)
+    const waits = () => this.stale || this.sharpening
+    while (waits() && this.visible() && this.contents.scenes.length && !this.engine.lost)
       await new Promise((done) => setTimeout(done, 16))
     await this.engine?.line
     await Promise.all((this.engine?.passes ?? []).map((pass) => pass?.busy))
@@ -625,6 +676,7 @@ export class Viewer {
   dispose() {
     this.disposed = true
     cancelAnimationFrame(this.step)
+    this.clearSharpening()
     this.sight.disconnect()
     this.sizes.disconnect()
     window.removeEventListener("resize", this.onZoom)
