@@ -36,8 +36,8 @@ from lgm.mesh import extract
 from lgm.mesh.metrics import Agreement, compare, outer_cameras, outer_points
 from lgm.model import LGM
 from lgm.render import render
-from lgm.training.dataset import evaluation_items
 from lgm.training.evaluation_set import render_pictures
+from lgm.training.furniture import evaluation_items
 from lgm.training.meshes import MeshPack
 from lgm.training.rasterize import TriangleSoup
 

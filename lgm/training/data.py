@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..cameras import FOVY, INPUT_AZIMUTHS, canonicalize, focal_length, orbit_poses
+from ..cameras import FOVY, canonicalize, focal_length, orbit_poses
 from ..hull import depth_rays, key_white
 from ..model import network_inputs
 from ..presets import PRESETS, VIEW_COUNT
@@ -27,7 +27,7 @@ from .meshes import Augmentation as MeshAugmentation
 from .meshes import MeshPack
 from .procedural import build, draw_parameters, random_lights
 from .rasterize import Lights, Renders, TriangleSoup, rasterize
-from .recipe import Recipe
+from .recipe import Recipe, input_azimuths, input_count
 
 NOVEL_ELEVATIONS = (-35.0, 60.0)  # degrees, of the supervised views that aren't inputs
 VALIDATION_OBJECTS = 8
@@ -96,6 +96,10 @@ class Share:
     rank: int = 0
     world: int = 1
 
+    @classmethod
+    def of(cls, recipe: Recipe, stage: int, rank: int, world: int) -> Share:
+        return cls(recipe.batch_sizes[stage], recipe.accumulation, rank, world)
+
     @property
     def total(self) -> int:
         """Samples of a step, over all processes."""
@@ -120,26 +124,24 @@ class Numbers:
             yield from (self.first + step * self.share.total + number for number in own)
 
 
-def draw_cameras(batch: int, recipe: Recipe, generator: torch.Generator) -> Tensor:
+def draw_cameras(batch: int, inputs: int, view_count: int, generator: torch.Generator) -> Tensor:
     """[B, V, 4, 4]: mostly the exact input ring, sometimes raised, sometimes uneven; then views
-    from anywhere. With more than four inputs the ring goes on between the first four.
+    from anywhere.
     """
-    ring = max(VIEW_COUNT, *recipe.input_counts)
-    around = (torch.tensor(INPUT_AZIMUTHS).repeat(2) + torch.arange(8) // 4 * 45.0)[:ring]
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(*shape, generator=generator)
 
     kind = torch.rand(batch, 1, generator=generator)
     elevations = torch.where(kind < 0.75, 0.0, uniform(*INPUT_ELEVATIONS, batch, 1))
-    elevations = elevations.expand(-1, ring)
-    azimuths = around.expand(batch, -1)
-    azimuths = azimuths + torch.where(kind < 0.9, 0.0, uniform(-20, 20, batch, ring))
-    novel = (batch, recipe.view_count - ring)
+    elevations = elevations.expand(-1, inputs)
+    azimuths = torch.tensor(input_azimuths(inputs)).expand(batch, -1)
+    azimuths = azimuths + torch.where(kind < 0.9, 0.0, uniform(-20, 20, batch, inputs))
+    novel = (batch, view_count - inputs)
     azimuths = torch.cat([azimuths, uniform(0, 360, *novel)], dim=1)
     elevations = torch.cat([elevations, uniform(*NOVEL_ELEVATIONS, *novel)], dim=1)
     poses = orbit_poses(azimuths.flatten(), elevations.flatten())
-    return poses.view(batch, recipe.view_count, 4, 4)
+    return poses.view(batch, view_count, 4, 4)
 
 
 def merge(soups: list[TriangleSoup]) -> TriangleSoup:
@@ -206,8 +208,7 @@ class BatchMaker:
         self.stream = torch.cuda.Stream(self.device) if cuda else None
 
     def share(self, stage: int) -> Share:
-        recipe = self.recipe
-        return Share(recipe.batch_sizes[stage], recipe.accumulation, self.rank, self.world)
+        return Share.of(self.recipe, stage, self.rank, self.world)
 
     def batches(self, first: int, stage: int, progress: float) -> list[Batch]:
         """The batches of the step whose first sample of all processes has the number `first`."""
@@ -219,7 +220,8 @@ class BatchMaker:
         generator = torch.Generator().manual_seed(_mixed(self.seed, first, 1))
         count = share.batch * share.accumulation
         chosen = slice(steps * count, (steps + 1) * count)
-        plan = Augmentation.draw(generator, share, self.recipe, progress)
+        inputs = input_count(self.recipe, self.seed, first)
+        plan = Augmentation.draw(generator, share, self.recipe, inputs, progress)
         return [
             self._batch(
                 stage,
@@ -248,6 +250,7 @@ class BatchMaker:
                 )
             )
         drawn = [next(self.draws) for _ in range(count)]
+        numbers = list(islice(Numbers(first, self.share(stage)), count))
         steps = count // (self.share(stage).batch * self.recipe.accumulation)
         self.next_draw = (stage, first + steps * self.share(stage).total)
         made = [not isinstance(record, int) for record in drawn]
@@ -261,7 +264,7 @@ class BatchMaker:
         if meshes:
             rngs = [
                 np.random.default_rng([self.seed, number])
-                for number, is_made in zip(Numbers(first, self.share(stage)), made, strict=False)
+                for number, is_made in zip(numbers, made, strict=True)
                 if not is_made
             ]
             changes = [
@@ -272,7 +275,7 @@ class BatchMaker:
         names = [
             self.pack.entries[self.indices[record]]["name"] if isinstance(record, int)
             else f"procedural object {number}"
-            for record, number in zip(drawn, Numbers(first, self.share(stage)), strict=False)
+            for record, number in zip(drawn, numbers, strict=True)
         ]  # fmt: skip
         return merge(soups), torch.tensor(order), names
 
@@ -283,7 +286,9 @@ class BatchMaker:
         for step in range(self.steps_per_group):
             number = first + step * share.total
             generator = torch.Generator().manual_seed(_mixed(self.seed, number, 0))
-            c2w.append(share.own(draw_cameras(share.total, recipe, generator)))
+            inputs = input_count(recipe, self.seed, number)
+            cameras = draw_cameras(share.total, inputs, recipe.view_count, generator)
+            c2w.append(share.own(cameras))
             drawn = random_lights(generator, share.total)
             lights.append(Lights(*(share.own(getattr(drawn, f.name)) for f in fields(Lights))))
         c2w = torch.cat(c2w)
@@ -334,7 +339,7 @@ class BatchMaker:
 
         first, inputs = heldout()["t0"]["first_seed"], self.recipe.input_counts[-1]
         novel = evaluation_poses()[VIEW_COUNT:].float()
-        ring = orbit_poses((torch.arange(inputs) * 360.0 / inputs).tolist())
+        ring = orbit_poses(input_azimuths(inputs))
         c2w = torch.cat([ring, novel])[None].to(self.device)
         size = self.recipe.sizes[stage]
         batches = []
@@ -394,15 +399,18 @@ class Augmentation:
 
     @classmethod
     def draw(
-        cls, generator: torch.Generator, share: Share, recipe: Recipe, progress: float
+        cls,
+        generator: torch.Generator,
+        share: Share,
+        recipe: Recipe,
+        inputs: int,
+        progress: float,
     ) -> Augmentation:
         """For one process's part of a step."""
 
         def uniform(*shape: int) -> Tensor:
             return share.own(torch.rand(share.total, *shape, generator=generator))
 
-        choice = int(torch.randint(len(recipe.input_counts), (), generator=generator))
-        inputs = recipe.input_counts[choice]
         knots = int(torch.randint(GRID_STEPS[0], GRID_STEPS[1] + 1, (), generator=generator))
         on = progress >= recipe.augment_from
         return cls(
@@ -433,7 +441,7 @@ class Augmentation:
         """
         trusted = torch.ones(views.shape[:2], device=views.device)
         chosen = torch.cat([views, alphas], dim=2)[:, 1:]
-        if not chosen.shape[1] or not self.distorted.any():
+        if not chosen.shape[1]:
             return views, alphas, trusted
         warped = grid_distortion(chosen.flatten(0, 1), self.grid.flatten(0, 1)).view_as(chosen)
         mixed = torch.where(self.distorted[:, None, None, None, None], warped, chosen)

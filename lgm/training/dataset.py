@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ..cli import Parser, pick_device, whole
 from ..outputs import check_writable
-from .furniture import LICENSES, build_furniture, evaluation_items, heldout, open_libraries
+from .furniture import build_furniture
 from .rendering import (
     Rendered,
     Settings,
@@ -27,8 +27,6 @@ from .rendering import (
 )
 from .shards import INDEX, Shards, ShardWriter
 from .sources import LAYOUTS, check_renders, find_renders, render_reader
-
-__all__ = ["LICENSES", "evaluation_items", "heldout", "main", "open_libraries"]
 
 FAILURES = "failures.txt"
 CHECK_PICTURE = "cameras_check.png"

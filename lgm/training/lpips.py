@@ -47,7 +47,10 @@ class LPIPS(nn.Module):
         for index in (index for group in VGG_SLICES for index in group):
             for letter, name in (("w", "weight"), ("b", "bias")):
                 key = f"features.{index}.{name}"
-                self.convolutions[f"{letter}{index}"] = _tensor(features, key, vgg, "VGG-16")
+                value = _tensor(features, key, vgg, "VGG-16")
+                if letter == "w":  # once, not in every step
+                    value = value.contiguous(memory_format=torch.channels_last)
+                self.convolutions[f"{letter}{index}"] = value
         self.heads = nn.ParameterList(
             _tensor(linear, f"lin{i}.model.1.weight", heads, "LPIPS' heads") for i in range(5)
         )
@@ -75,7 +78,6 @@ class LPIPS(nn.Module):
                 x = F.max_pool2d(x, 2) if level else x
                 for index in group:
                     weight, bias = (self.convolutions[f"{letter}{index}"] for letter in "wb")
-                    weight = weight.contiguous(memory_format=torch.channels_last)
                     x = F.conv2d(x, weight, bias, padding=1).relu_()
                 yield x
 

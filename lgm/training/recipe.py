@@ -6,6 +6,8 @@ import json
 import math
 from dataclasses import asdict, dataclass, replace
 
+import numpy as np
+
 from ..presets import MAX_VIEWS, PRESETS, VIEW_COUNT
 
 
@@ -32,6 +34,9 @@ class Recipe:
     stage_ends: tuple[float, ...] = (1.0,)
     view_count: int = 8  # supervised views per object, the inputs included
     input_counts: tuple[int, ...] = (VIEW_COUNT,)  # of inputs; each step takes one of them
+    even_inputs: float = 0.0
+    """Share of objects in shards whose inputs go around them in even steps, as at inference; the
+    original takes any of the ring in any order. Drawn objects have even ones."""
     augment_from: float = 0.0
     distortion_chance: float = 0.5  # of an object's views but the first, as in the paper
     jitter_chance: float = 0.5
@@ -61,6 +66,7 @@ RECIPES = {
         batch_sizes=(32, 16),
         sizes=(128, 256),
         stage_ends=(0.45, 1.0),
+        even_inputs=0.9,
         augment_from=0.3,
         distortion_chance=0.2,
         jitter_chance=0.2,
@@ -160,6 +166,17 @@ def beta1(progress: float, recipe: Recipe) -> float:
     """Adam's momentum, low where the learning rate is high."""
     ends, peak = recipe.beta1
     return one_cycle(progress, recipe.warmup, ends, peak, ends)
+
+
+def input_count(recipe: Recipe, seed: int, first: int) -> int:
+    """How many inputs the step takes whose first sample has this number."""
+    counts = recipe.input_counts
+    return counts[int(np.random.default_rng([seed, first, 2]).integers(len(counts)))]
+
+
+def input_azimuths(count: int) -> list[float]:
+    """Degrees, around the object in order: the first of LGM's four, or more in even steps."""
+    return [view * 360 / max(count, VIEW_COUNT) for view in range(count)]
 
 
 def stage_of(progress: float, recipe: Recipe) -> int:

@@ -88,10 +88,16 @@ def render_mesh(name: str, folder: Path, settings: Settings) -> Rendered:
             soup = replace(soup, corners=_y_up(soup.corners), normals=_y_up(soup.normals))
         if not torch.isfinite(soup.corners).all():
             raise ValueError("its size or its place is not a number")
-        return render(name, soup, settings)
     except UNREADABLE as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        return Rendered(name, failure=reason[:300])
+        return Rendered(name, failure=_reason(error))
+    try:
+        return render(name, soup, settings)
+    except ValueError as error:
+        return Rendered(name, failure=_reason(error))
+
+
+def _reason(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:300]
 
 
 def render_procedural(name: str, settings: Settings) -> Rendered:

@@ -124,13 +124,7 @@ class Shards:
         """
         sample = self.samples[index]
         shard = self.files[sample.shard][0]
-        try:
-            facts = json.loads(self._bytes(sample, 0))
-            c2w, fovy = torch.tensor(facts["c2w"], dtype=torch.float32), float(facts["fovy"])
-            c2w = c2w.view(self.view_count(index), 4, 4)
-        except (*DAMAGE, RuntimeError) as error:
-            raise ValueError(f"The cameras of {sample.name!r} in {self.folder / shard} can't be "
-                             f"read ({error}): copy the shard again.") from error  # fmt: skip
+        c2w, fovy = self._facts(index)
         images, ids = [], []
         for view in views:
             try:
@@ -146,6 +140,25 @@ class Shards:
             raise ValueError(f"Of {sample.name!r} in {self.folder / shard} none of the views "
                              f"{list(views)} can be read: copy the shard again.")  # fmt: skip
         return Views(sample.name, torch.stack(images), c2w[ids], fovy, tuple(ids))
+
+    def cameras(self, index: int) -> Tensor:
+        """[V, 4, 4] of all views.
+
+        Raises:
+            ValueError: they can't be read.
+        """
+        return self._facts(index)[0]
+
+    def _facts(self, index: int) -> tuple[Tensor, float]:
+        sample = self.samples[index]
+        try:
+            facts = json.loads(self._bytes(sample, 0))
+            c2w = torch.tensor(facts["c2w"], dtype=torch.float32)
+            return c2w.view(self.view_count(index), 4, 4), float(facts["fovy"])
+        except (*DAMAGE, RuntimeError) as error:
+            path = self.folder / self.files[sample.shard][0]
+            raise ValueError(f"The cameras of {sample.name!r} in {path} can't be read ({error}): "
+                             "copy the shard again.") from error  # fmt: skip
 
     def verify(self) -> None:
         """Read everything and compare the checksums.

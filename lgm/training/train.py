@@ -267,7 +267,7 @@ def save(run: Run, checkpoint: Path) -> None:
         reason = str(error).partition("\n")[0]
         print(
             f"The checkpoint {checkpoint} could not be written ({reason}): make room on the disk. "
-            "The last one is still there, and the next try is a minute away.",
+            "The last one is still there.",
             file=sys.stderr,
             flush=True,
         )

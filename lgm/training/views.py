@@ -1,8 +1,9 @@
 """The paper's training items from shards of rendered objects (`shards`).
 
-Four inputs from the near-horizontal ring, any other views beside them, the world turned so that the
-first input is the canonical camera; the inputs distorted and jittered as in section 3.4. An item
-depends on the seed and its number alone, whichever process or worker makes it.
+Four inputs from the near-horizontal ring and any other views beside them. The world is turned so
+that the first input is the canonical camera, or stays upright for a network that sees a hull. The
+inputs are distorted and jittered as in section 3.4. An item depends on the seed and its number
+alone, whichever process or worker makes it.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from torch import Tensor
 
 from ..cameras import FOVY, canonicalize
 from ..model import network_inputs
+from ..presets import PRESETS
 from .augment import GRID_STEPS, grid_distortion, orbital_jitter
 from .data import Batch, Numbers, Share
-from .recipe import Recipe
+from .recipe import Recipe, input_azimuths, input_count
 from .shards import Shards, Views
 
 HELD_OUT = 8  # the dataset's last objects, a tenth of a small one: never trained on
@@ -46,18 +48,32 @@ def split(count: int) -> tuple[range, range]:
     return range(count - held_out), range(count - held_out, count)
 
 
+def even_views(ring: list[int], c2w: Tensor, inputs: int, start: int) -> list[int]:
+    """Inputs around the object in even steps, in order, beginning with the ring's view `start`."""
+    azimuths = torch.rad2deg(torch.atan2(c2w[ring, 0, 3], c2w[ring, 2, 3]))
+    wanted = azimuths[start] + torch.tensor(input_azimuths(inputs))
+    apart = ((wanted[:, None] - azimuths + 180) % 360 - 180).abs()
+    return [ring[place] for place in apart.argmin(1).tolist()]
+
+
 def choose_views(
-    ring: list[int], total: int, inputs: int, count: int, rng: np.random.Generator | None
+    ring: list[int], c2w: Tensor, recipe: Recipe, inputs: int, rng: np.random.Generator | None
 ) -> list[int]:
     """Which views to read: inputs from the ring, then others, and spare ones for those that can't
     be read. Without `rng` the choice is even and always the same.
+
+    Args:
+        c2w: [V, 4, 4] of all views.
     """
+    total = len(c2w)
     if rng is None:
-        places = np.linspace(0, len(ring), inputs, endpoint=False).astype(int)
-        first = [ring[place] for place in places]
+        first = even_views(ring, c2w, inputs, 0)
         others = [view for view in range(total) if view not in first]
-        step = max(1, len(others) // max(1, count - inputs))
+        step = max(1, len(others) // max(1, recipe.view_count - inputs))
         return first + others[::step]
+    if rng.random() < recipe.even_inputs:
+        first = even_views(ring, c2w, inputs, int(rng.integers(len(ring))))
+        return first + rng.permutation(total).tolist()
     drawn = rng.permutation(len(ring))[:inputs]
     if len(drawn) < inputs:
         drawn = np.concatenate([drawn, rng.integers(len(ring), size=inputs - len(drawn))])
@@ -69,9 +85,7 @@ def read_views(
     shards: Shards, index: int, recipe: Recipe, inputs: int, rng: np.random.Generator | None
 ) -> Views:
     """Exactly `view_count` views; where too few can be read, the last one is repeated."""
-    order = choose_views(
-        shards.inputs(index), shards.view_count(index), inputs, recipe.view_count, rng
-    )
+    order = choose_views(shards.inputs(index), shards.cameras(index), recipe, inputs, rng)
     found = shards.read(index, order[: recipe.view_count])
     missing = recipe.view_count - len(found.images)
     if missing:
@@ -99,6 +113,19 @@ def last(views: Views) -> Views:
     return Views(views.name, views.images[-1:], views.c2w[-1:], views.fovy, views.ids[-1:])
 
 
+def facing(c2w: Tensor) -> Tensor:
+    """Poses [V, 4, 4] in the upright world whose front the first camera looks at, as at inference
+    and for drawn objects; networks that see a hull know up from down.
+    """
+    x, z = c2w[0, 0, 3], c2w[0, 2, 3]
+    turn = torch.eye(4)
+    length = torch.hypot(x, z)
+    if length > 1e-6:  # straight above there is no front
+        sine, cosine = x / length, z / length
+        turn[0, 0], turn[0, 2], turn[2, 0], turn[2, 2] = cosine, -sine, sine, cosine
+    return turn @ c2w
+
+
 def make_item(
     found: Views, recipe: Recipe, size: int, inputs: int, rng: np.random.Generator | None
 ) -> Item:
@@ -115,7 +142,8 @@ def make_item(
     rgba = found.images.float() / 255
     colors, masks = rgba.split((3, 1), dim=1)
     images = colors * masks + (1 - masks)
-    c2w = canonicalize(found.c2w)
+    is_world = PRESETS[recipe.preset].decoding == "world"
+    c2w = canonicalize(found.c2w) if is_world else facing(found.c2w)
 
     def resized(x: Tensor, side: int) -> Tensor:
         return F.interpolate(x, (side, side), mode="bilinear", align_corners=False)
@@ -161,8 +189,7 @@ class Items(torch.utils.data.IterableDataset):
             index = self.places[int(order[place])]
             # A step's items share the number of inputs.
             begin = number - (number - self.numbers.first) % self.numbers.share.total
-            counts = self.recipe.input_counts
-            inputs = counts[np.random.default_rng([self.seed, begin, 2]).integers(len(counts))]
+            inputs = input_count(self.recipe, self.seed, begin)
             rng = np.random.default_rng([self.seed, number, 3])
             found = read_views(self.shards, index, self.recipe, inputs, rng)
             size = self.recipe.sizes[self.stage]
@@ -193,13 +220,10 @@ class ShardBatches:
         self.items: Iterator[list[Item]] | None = None
         self.next_item: tuple[int, int, bool] | None = None
 
-    def share(self, stage: int) -> Share:
-        recipe = self.recipe
-        return Share(recipe.batch_sizes[stage], recipe.accumulation, self.rank, self.world)
-
     def batches(self, first: int, stage: int, progress: float) -> list[Batch]:
         """The batches of the step whose first sample of all processes has the number `first`."""
-        share, augment = self.share(stage), progress >= self.recipe.augment_from
+        share = Share.of(self.recipe, stage, self.rank, self.world)
+        augment = progress >= self.recipe.augment_from
         if self.next_item != (stage, first, augment):
             items = Items(
                 self.shards, self.recipe, stage, self.seed, Numbers(first, share), augment

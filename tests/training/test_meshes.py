@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from lgm.cameras import FOVY, input_poses, world_to_camera
-from lgm.training import dataset
+from lgm.training import dataset, furniture
 from lgm.training.evaluation_set import (
     VIEW_COUNT,
     read_depths,
@@ -308,10 +308,10 @@ def test_a_hue_turn_changes_textures_not_grays(pack):
 
 
 def test_heldout_lists_are_frozen():
-    lists = dataset.heldout()
+    lists = furniture.heldout()
     names = [*lists["t1"], *lists["t2"]]
     assert len(names) == len(set(names))
-    assert all(name.split("/")[0] in dataset.LICENSES for name in names)
+    assert all(name.split("/")[0] in furniture.LICENSES for name in names)
     assert lists["t0"]["first_seed"] >= 2_000_000_000  # training draws its seeds below
     assert all({"name", "author", "source", "license"} <= set(model) for model in lists["t3"])
     digest = hashlib.sha256(
@@ -339,7 +339,7 @@ def debian_package(tmp_path):
     Image.fromarray(checker()).save(picture, "PNG")
     tar_data = io.BytesIO()
     with tarfile.open(fileobj=tar_data, mode="w:xz") as tar:
-        for number, library in enumerate(sorted(dataset.LICENSES)):
+        for number, library in enumerate(sorted(furniture.LICENSES)):
             sh3f = io.BytesIO()
             with zipfile.ZipFile(sh3f, "w") as archive:
                 catalog = "name#1=Box with lid\ncategory#1=Office\nmodel#1=/m/box.obj\n"
@@ -383,7 +383,7 @@ def test_dataset_from_a_debian_package(debian_package, tmp_path, capsys):
     assert "5 train" in capsys.readouterr().out
     pack = MeshPack.load(tmp_path / "out" / "meshes.safetensors")
     assert [entry["license"] for entry in pack.entries] == [
-        dataset.LICENSES[n] for n in sorted(dataset.LICENSES)
+        furniture.LICENSES[n] for n in sorted(furniture.LICENSES)
     ]
     assert {entry["creator"] for entry in pack.entries} == {"Café"}
     assert {entry["family"] for entry in pack.entries} == {"box/café"}
@@ -397,10 +397,10 @@ def test_dataset_from_a_debian_package(debian_package, tmp_path, capsys):
 
 def test_dataset_says_what_is_missing(tmp_path):
     with pytest.raises(ValueError, match="sweethome3d-furniture"):
-        list(dataset.open_libraries(tmp_path))
+        list(furniture.open_libraries(tmp_path))
     (tmp_path / "x.deb").write_bytes(b"no archive")
     with pytest.raises(ValueError, match=r"x\.deb is not a Debian package"):
-        list(dataset.open_libraries(tmp_path / "x.deb"))
+        list(furniture.open_libraries(tmp_path / "x.deb"))
 
 
 def test_evaluation_pictures_are_stored_exactly(pack, tmp_path):
@@ -418,7 +418,7 @@ def test_evaluation_pictures_are_stored_exactly(pack, tmp_path):
 
 
 def test_the_committed_evaluation_set_holds_only_heldout_objects():
-    lists = dataset.heldout()
+    lists = furniture.heldout()
     known = {
         "t0": {f"procedural/{lists['t0']['first_seed'] + i}" for i in range(lists["t0"]["count"])},
         "t1": set(lists["t1"]),

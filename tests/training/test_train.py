@@ -157,10 +157,20 @@ def test_a_frugal_optimizer_says_which_package_it_needs():
 
 
 def test_cameras_start_with_the_input_ring():
-    c2w = draw_cameras(50, TINY, torch.Generator().manual_seed(0))
+    c2w = draw_cameras(50, 4, 8, torch.Generator().manual_seed(0))
     torch.testing.assert_close(c2w[..., :3, 3].norm(dim=-1), torch.full((50, 8), 1.5))
     level = c2w[:, 0, 1, 3].abs() < 1e-6
     assert 0.6 < level.float().mean() < 1  # most, not all, look from the horizon
+
+
+@pytest.mark.parametrize("inputs", [1, 2, 3, 4, 6, 8])
+def test_inputs_of_any_number_go_around_the_object_in_order(inputs):
+    """The hull looks for a view's neighbors beside it."""
+    c2w = draw_cameras(100, inputs, 9, torch.Generator().manual_seed(0))[:, :inputs]
+    exact = (c2w[:, 0, 0, 3].abs() < 1e-6) & (c2w[:, 0, 2, 3] > 0)
+    azimuths = torch.rad2deg(torch.atan2(c2w[exact][..., 0, 3], c2w[exact][..., 2, 3])) % 360
+    expected = torch.arange(inputs) * 360 / max(inputs, 4)
+    torch.testing.assert_close(azimuths[0], expected, atol=1e-3, rtol=0)
 
 
 def test_surface_points_project_to_their_own_pixels(maker):

@@ -16,7 +16,7 @@ from lgm.training.procedural import procedural_objects
 from lgm.training.recipe import RECIPES
 from lgm.training.shards import Shards, ShardWriter
 from lgm.training.train import main
-from lgm.training.views import ShardBatches, choose_views, make_item, read_views, split
+from lgm.training.views import ShardBatches, choose_views, facing, make_item, read_views, split
 
 CPU = torch.device("cpu")
 RING, ALL = 6, 10
@@ -24,6 +24,8 @@ RECIPE = replace(
     RECIPES["paper"], preset="demo", batch_sizes=(2,), sizes=(32,), stage_ends=(1.0,),
     render_scale=1, view_count=6, lpips_weight=0.0,
 )  # fmt: skip
+PAPER = RECIPES["paper"]
+WORLD = replace(RECIPE, preset="big")
 
 
 def poses() -> torch.Tensor:
@@ -49,13 +51,35 @@ def shards(folder) -> Shards:
 
 def test_inputs_come_from_the_ring_and_the_rest_from_anywhere():
     ring, seen = [2, 3, 5, 7, 8], set()
+    scattered = orbit_poses(list(range(0, 360, 18))).float()
     for seed in range(50):
-        order = choose_views(ring, 20, 4, 8, np.random.default_rng(seed))
+        order = choose_views(ring, scattered, PAPER, 4, np.random.default_rng(seed))
         assert len(set(order[:4])) == 4 and set(order[:4]) <= set(ring)
         assert sorted(order[4:]) == list(range(20))
         seen |= set(order[4:8])
     assert seen == set(range(20))
-    assert choose_views([1], 3, 4, 8, np.random.default_rng(0))[:4] == [1] * 4
+    assert choose_views([1], scattered[:3], PAPER, 4, np.random.default_rng(0))[:4] == [1] * 4
+
+
+def test_even_inputs_go_around_the_object_in_order():
+    """Whatever the order of the ring's views in the dataset, and wherever they begin."""
+    azimuths = torch.randperm(24, generator=torch.Generator().manual_seed(0)) * 15.0
+    c2w, starts = orbit_poses(azimuths).float(), set()
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        order = choose_views(list(range(24)), c2w, replace(PAPER, even_inputs=1.0), 4, rng)
+        found = azimuths[order[:4]]
+        assert ((found - found[0]) % 360).tolist() == [0, 90, 180, 270]
+        starts.add(float(found[0]))
+    assert len(starts) > 10
+
+
+def test_a_network_that_sees_a_hull_gets_an_upright_world_and_its_front():
+    c2w = orbit_poses([70.0, 160, 250, 340], elevation=25).float()
+    turned = facing(c2w)
+    torch.testing.assert_close(turned[0], orbit_poses([0.0], elevation=25)[0].float())
+    expected = orbit_poses([0.0, 90, 180, 270], elevation=25).float()
+    torch.testing.assert_close(turned, expected, atol=1e-6, rtol=0)
 
 
 def test_an_unaugmented_item_is_its_pictures_and_their_cameras(shards):
@@ -73,7 +97,7 @@ def test_an_unaugmented_item_is_its_pictures_and_their_cameras(shards):
 
 def test_the_first_view_is_the_canonical_camera_and_all_others_keep_their_place(shards):
     found = read_views(shards, 1, RECIPE, 4, np.random.default_rng(3))
-    item = make_item(found, RECIPE, 32, 4, None)
+    item = make_item(found, WORLD, 32, 4, None)
     torch.testing.assert_close(item.c2w[0], input_poses()[0].float(), atol=1e-6, rtol=0)
     relative = torch.linalg.inv(found.c2w[0]) @ found.c2w
     torch.testing.assert_close(torch.linalg.inv(item.c2w[0]) @ item.c2w, relative)
