@@ -34,7 +34,6 @@ from .fast_layers import (
     transposed_weight,
 )
 from .fused_norm import channels_last, uses_triton
-from .presets import VIEW_COUNT
 from .unet import HEADS, SKIP_SCALE, Conv2d, MVAttention, ResBlock, UNet
 
 _runners: weakref.WeakKeyDictionary[nn.Module, GraphedFunction] = weakref.WeakKeyDictionary()
@@ -78,16 +77,22 @@ class _Plans:
         if self.plan is None or self.state() != self.prepared_for:
             model = self.model()
             choices = {} if self.plan is None else self.plan.ways.choices
-            self.plan = FastUNet(model.unet, model.conv, choices)
+            self.plan = FastUNet(model.unet, model.conv, model.preset.map_count, choices)
             self.prepared_for = self.state()
         return self.plan(x)
 
 
 class FastUNet:
-    """`unet`, then 1x1 convolution `head`. Gives unet's weights channels-last strides in place."""
+    """`unet`, then 1x1 convolution `head`. Gives unet's weights channels-last strides in place.
 
-    def __init__(self, unet: UNet, head: Conv2d, choices: dict[Hashable, int] | None = None):
-        self.unet = unet
+    Args:
+        views: of one object, which attend to each other.
+    """
+
+    def __init__(
+        self, unet: UNet, head: Conv2d, views: int, choices: dict[Hashable, int] | None = None
+    ):
+        self.unet, self.views = unet, views
         self.ways = Ways(choices)
         # Weights rearranged in inference mode could never be trained again.
         with torch.inference_mode(False), torch.no_grad():
@@ -149,7 +154,7 @@ class FastUNet:
         if not isinstance(block, MVAttention):
             return x
         _, channels, height, width = x.shape
-        tokens = rows(normalized(block.norm, x)).view(-1, VIEW_COUNT * height * width, channels)
+        tokens = rows(normalized(block.norm, x)).view(-1, self.views * height * width, channels)
         qkv = F.linear(tokens, block.attn.qkv.weight).unflatten(-1, (3, HEADS, -1))
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from .cameras import RADIUS
 from .fused_norm import uses_triton
 from .gaussians import Gaussians
+from .presets import POLES
 
 DEPTH_RANGE = (0.6, 2.4)  # of objects inside [-1, 1]^3 seen from radius 1.5
 MARCH_STEPS = 64
@@ -32,6 +33,8 @@ COLOR_FRACTIONS = (
     0.5,
 )  # of the interval, where the neighbors' colors are looked up
 NEIGHBORS = (1, -1)  # next and previous view; the opposite one never sees the same surface
+FROM_POLES = (1, -1, 2, 0)  # seen from above and below, any view may be near
+POLE_OPACITY = 0.12  # where training starts: what no picture shows has to prove itself
 KEY_SOFTNESS = (
     8 / 255
 )  # how far from white a pixel must be to count as object when no alpha is given
@@ -39,7 +42,9 @@ KEY_SOFTNESS = (
 
 @dataclass(frozen=True)
 class Guide:
-    """What the four views say before any learning, on the splat grid h x w."""
+    """What the four views say before any learning, on the splat grid h x w. With poles, V counts
+    the views from above and below, too; they come last, and their colors are looked up in the rest.
+    """
 
     c2w: Tensor  # [B, V, 4, 4]
     tan_half: Tensor  # [B, V], tangent of half the field of view
@@ -96,26 +101,46 @@ def depth_rays(c2w: Tensor, tan_half: Tensor, size: int) -> Tensor:
     return torch.einsum("bvij,bvhwj->bvhwi", c2w[..., :3, :3], local)
 
 
+def polar_poses(first: Tensor) -> Tensor:
+    """Cameras straight above and below the origin [..., 2, 4, 4], as far away as the first view's
+    camera [..., 4, 4], which sees what is lowest in their pictures.
+    """
+    position = first[..., :3, 3]
+    level = position * position.new_tensor([1.0, 0.0, 1.0])
+    upwards = first[..., :3, 1] * first.new_tensor([1.0, 0.0, 1.0])
+    # A first camera that itself looks straight down has its picture's up for a direction.
+    is_level = level.norm(dim=-1, keepdim=True) > 1e-3 * position.norm(dim=-1, keepdim=True)
+    up = F.normalize(torch.where(is_level, -level, upwards), dim=-1)
+    poses = []
+    for side in (1.0, -1.0):
+        back = torch.zeros_like(up) + up.new_tensor([0.0, side, 0.0])
+        place = back * position.norm(dim=-1, keepdim=True)
+        pose = torch.stack([torch.linalg.cross(up, back), up, back, place], dim=-1)
+        bottom = pose.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*pose.shape[:-2], 1, 4)
+        poses.append(torch.cat([pose, bottom], dim=-2))
+    return torch.stack(poses, dim=-3)
+
+
 def _lookup(
     maps: Tensor, shift: int, depths: Tensor, c2w: Tensor, tan_half: Tensor, rays: Tensor
 ) -> Tensor:
-    """Maps [B, V, C, h, w] of view v + shift where the points at `depths` [B, V, D, h, w] of view v
-    project.
+    """Maps [B, M, C, h, w] of view v + shift where the points at `depths` [B, V, D, h, w] of view v
+    project. Poles, views from M on, look where view 0 does.
 
     Returns [B, V, C, D, h, w]. Outside the picture its border is repeated.
     """
     batch, views, count, height, width = depths.shape
-    other = c2w.roll(-shift, dims=1)
+    pictured = maps.shape[1]
+    targets = [((v if v < pictured else 0) + shift) % pictured for v in range(views)]
+    other = c2w[:, targets]
     to_other = other[..., :3, :3].transpose(-1, -2)
     start = torch.einsum("bvij,bvj->bvi", to_other, c2w[..., :3, 3] - other[..., :3, 3])
     step = torch.einsum("bvij,bvhwj->bvhwi", to_other, rays)
     points = start[:, :, None, None, None] + depths[..., None] * step[:, :, None]
-    scale = tan_half.roll(-shift, dims=1)[:, :, None, None, None] * (-points[..., 2]).clamp(
-        min=0.05
-    )
+    scale = tan_half[:, targets, None, None, None] * (-points[..., 2]).clamp(min=0.05)
     grid = torch.stack([points[..., 0] / scale, -points[..., 1] / scale], dim=-1)
     sampled = F.grid_sample(
-        maps.roll(-shift, dims=1).flatten(0, 1),
+        maps[:, targets].flatten(0, 1),
         grid.reshape(batch * views, count * height, width, 2),
         padding_mode="border",
         align_corners=False,
@@ -124,36 +149,74 @@ def _lookup(
 
 
 @torch.no_grad()
-def visual_hull(colors: Tensor, alphas: Tensor, c2w: Tensor, tan_half: Tensor) -> Guide:
+def visual_hull(
+    colors: Tensor, alphas: Tensor, c2w: Tensor, tan_half: Tensor, poles: bool = False
+) -> Guide:
     """March every pixel's ray through the other views' silhouettes.
 
     Args:
         colors: [B, V, 3, h, w], 0..1 on white. alphas: [B, V, 1, h, w].
         c2w: [B, V, 4, 4]. tan_half: [B, V].
+        poles: look at the hull from above and below, too.
+    """
+    if not poles:
+        return Guide(c2w, tan_half, colors, alphas, *_interval(alphas, alphas, c2w, tan_half))
+    c2w = torch.cat([c2w, polar_poses(c2w[:, 0])], dim=1)
+    tan_half = torch.cat([tan_half, tan_half[:, :1].expand(-1, POLES)], dim=1)
+    everywhere = torch.cat(
+        [alphas, torch.ones_like(alphas[:, :1]).expand(-1, POLES, -1, -1, -1)], 1
+    )
+    near, far, valid = _interval(alphas, everywhere, c2w, tan_half)
+    rays = depth_rays(c2w, tan_half, alphas.shape[-1])
+    below_edge = near + COLOR_FRACTIONS[1] * (far - near)  # pictures' edges are half white
+    seen = [
+        _lookup(colors, view, below_edge, c2w, tan_half, rays)[:, -POLES:, :, 0]
+        for view in range(colors.shape[1])
+    ]
+    hull = valid[:, -POLES:]
+    guessed = torch.stack(seen).mean(0) * hull + 1 - hull
+    return Guide(
+        c2w,
+        tan_half,
+        torch.cat([colors, guessed], dim=1),
+        torch.cat([alphas, POLE_OPACITY * hull], dim=1),
+        near,
+        far,
+        valid,
+    )
+
+
+def _interval(
+    alphas: Tensor, own: Tensor, c2w: Tensor, tan_half: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Depths [B, V, 1, h, w] where rays enter and leave the hull, RADIUS where they miss it; and 1
+    where they meet it.
+
+    Args:
+        alphas: [B, M, 1, h, w], the silhouettes of the first M views.
+        own: [B, V, 1, h, w], which rays are asked for.
     """
     if uses_triton(alphas):
         from .hull_kernels import march
 
-        interval = march(
-            alphas, c2w, tan_half, DEPTH_RANGE, MARCH_STEPS, BISECTIONS, INSIDE, RADIUS
-        )
-        return Guide(c2w, tan_half, colors, alphas, *interval)
+        return march(own, c2w, tan_half, DEPTH_RANGE, MARCH_STEPS, BISECTIONS, INSIDE, RADIUS)
     views, size = alphas.shape[1], alphas.shape[-1]
     rays = depth_rays(c2w, tan_half, size)
+    others = range(1, views + (own.shape[1] > views))  # poles look at all; views at themselves, too
 
     def inside(depths: Tensor) -> Tensor:  # [B, V, D, h, w] bool
         covered = [
             _lookup(alphas, shift, depths, c2w, tan_half, rays)[:, :, 0] > INSIDE
-            for shift in range(1, views)
+            for shift in others
         ]
         if not covered:  # a single view: all that its frustum holds
-            return torch.ones_like(depths + alphas, dtype=torch.bool)
+            return torch.ones_like(depths + own, dtype=torch.bool)
         return torch.stack(covered).all(0)
 
     depths = torch.linspace(*DEPTH_RANGE, MARCH_STEPS, device=alphas.device)
     step = float(depths[1] - depths[0])
-    occupied = inside(depths[:, None, None].expand(*alphas.shape[:2], -1, size, size))
-    valid = occupied.any(2, keepdim=True) & (alphas > INSIDE)
+    occupied = inside(depths[:, None, None].expand(*own.shape[:2], -1, size, size))
+    valid = occupied.any(2, keepdim=True) & (own > INSIDE)
     first = occupied.byte().argmax(2, keepdim=True)
     last = MARCH_STEPS - 1 - occupied.flip(2).byte().argmax(2, keepdim=True)
 
@@ -165,30 +228,45 @@ def visual_hull(colors: Tensor, alphas: Tensor, c2w: Tensor, tan_half: Tensor) -
             hit, miss = torch.where(is_inside, middle, hit), torch.where(is_inside, miss, middle)
         return torch.where(valid, hit, RADIUS)
 
-    return Guide(
-        c2w, tan_half, colors, alphas, refine(first, -1.0), refine(last, 1.0), valid.float()
-    )
+    return refine(first, -1.0), refine(last, 1.0), valid.float()
 
 
 @torch.no_grad()
 def guide_inputs(guide: Guide, alphas: Tensor) -> Tensor:
-    """The guide as extra network inputs [B, V, HULL_CHANNELS, S, S].
+    """The guide as extra network inputs [B, V, HULL_CHANNELS, S, S], with poles POLE_CHANNELS more.
 
     Args:
-        alphas: [B, V, 1, S, S] at the network's own resolution.
+        alphas: [B, M, 1, S, S] at the network's own resolution, of the views that have pictures.
     """
+    pictured, total = alphas.shape[1], guide.near.shape[1]
+    colors = guide.colors[:, :pictured]
     rays = depth_rays(guide.c2w, guide.tan_half, guide.near.shape[-1])
     fractions = torch.tensor(COLOR_FRACTIONS, device=alphas.device)[:, None, None]
     depths = guide.near + fractions * (guide.far - guide.near)
     neighbors = [
-        (_lookup(guide.colors, shift, depths, guide.c2w, guide.tan_half, rays) * 2 - 1).flatten(
-            2, 3
-        )
-        for shift in NEIGHBORS
+        (_lookup(colors, shift, depths, guide.c2w, guide.tan_half, rays) * 2 - 1).flatten(2, 3)
+        for shift in (FROM_POLES if total > pictured else NEIGHBORS)
     ]
-    coarse = torch.cat([guide.near - RADIUS, guide.far - RADIUS, guide.valid, *neighbors], dim=2)
-    fine = F.interpolate(coarse.flatten(0, 1), size=alphas.shape[-2:], mode="nearest")
-    return torch.cat([alphas, fine.unflatten(0, alphas.shape[:2])], dim=2)
+    coarse = [guide.near - RADIUS, guide.far - RADIUS, guide.valid, *neighbors]
+    if total > pictured:
+        is_pole = torch.arange(total, device=alphas.device) >= pictured
+        coarse.append(is_pole[:, None, None, None].float().expand_as(guide.valid))
+    fine = F.interpolate(torch.cat(coarse, 2).flatten(0, 1), size=alphas.shape[-2:], mode="nearest")
+    fine = fine.unflatten(0, guide.near.shape[:2])
+    return torch.cat([torch.cat([alphas, fine[:, pictured:, 2:3]], dim=1), fine], dim=2)
+
+
+def pole_pictures(guide: Guide, pictured: int, size: int) -> tuple[Tensor, Tensor]:
+    """What the poles' views stand for as network inputs: colors [B, 2, 3, S, S] on white, and
+    Plücker rays [B, 2, 6, S, S].
+    """
+    colors = guide.colors[:, pictured:]
+    colors = F.interpolate(colors.flatten(0, 1), (size, size), mode="bilinear")
+    c2w, tan_half = guide.c2w[:, pictured:], guide.tan_half[:, pictured:]
+    directions = F.normalize(depth_rays(c2w, tan_half, size), dim=-1)
+    origins = c2w[:, :, None, None, :3, 3].expand_as(directions)
+    rays = torch.cat([torch.linalg.cross(origins, directions), directions], dim=-1)
+    return colors.unflatten(0, c2w.shape[:2]), rays.movedim(-1, 2)
 
 
 def decode_hull(features: Tensor, guide: Guide) -> Gaussians:

@@ -11,7 +11,15 @@ from torch import Tensor, autocast, nn
 from .cameras import FOVY, input_poses, plucker_rays
 from .fused_norm import uses_triton
 from .gaussians import Gaussians, decode
-from .hull import Guide, cameras_from_rays, decode_hull, guide_inputs, key_white, visual_hull
+from .hull import (
+    Guide,
+    cameras_from_rays,
+    decode_hull,
+    guide_inputs,
+    key_white,
+    pole_pictures,
+    visual_hull,
+)
 from .presets import MAX_VIEWS, OUTPUT_CHANNELS, VIEW_COUNT, Preset
 from .unet import Conv2d, UNet
 
@@ -56,7 +64,7 @@ class LGM(nn.Module):
         if self.fast and x.is_cuda and dtype == weight.dtype and uses_triton(weight):
             from . import fast_unet  # imports Triton
 
-            if batch[1] == VIEW_COUNT and fast_unet.can_run(self, x):
+            if batch[1] == self.preset.map_count and fast_unet.can_run(self, x):
                 return fast_unet.features(self, x).unflatten(0, batch)
         x = x.to(dtype, memory_format=torch.channels_last)
         return self.conv(self.unet(x, batch[1])).float().unflatten(0, batch)
@@ -81,6 +89,9 @@ class LGM(nn.Module):
         if self.preset.decoding != "hull":
             return inputs, None
         guide, extra = self.guide(inputs, alphas)
+        if self.preset.poles:
+            pictures, rays = pole_pictures(guide, inputs.shape[1], inputs.shape[-1])
+            inputs = torch.cat([inputs, torch.cat([_normalized(pictures), rays], dim=2)], dim=1)
         return torch.cat([inputs, extra], dim=2), guide
 
     def _decode(self, features: Tensor, guide: Guide | None) -> Gaussians:
@@ -104,7 +115,11 @@ class LGM(nn.Module):
             pool = (1, 2**levels, 2**levels)
             c2w, tan_half = cameras_from_rays(inputs[:, :, 3:])
             guide = visual_hull(
-                F.avg_pool3d(colors, pool), F.avg_pool3d(alphas, pool), c2w, tan_half
+                F.avg_pool3d(colors, pool),
+                F.avg_pool3d(alphas, pool),
+                c2w,
+                tan_half,
+                self.preset.poles,
             )
             return guide, guide_inputs(guide, alphas)
 
@@ -183,8 +198,11 @@ class LGM(nn.Module):
 
 def network_inputs(images: Tensor, c2w: Tensor, fovy: float = FOVY) -> Tensor:
     """[B, 4, 9, S, S] from pictures on white [B, 4, 3, S, S] and their cameras [B, 4, 4, 4]."""
-    normalized = (images - _channel(IMAGENET_MEAN, images)) / _channel(IMAGENET_STD, images)
-    return torch.cat([normalized, plucker_rays(c2w, images.shape[-1], fovy)], dim=2)
+    return torch.cat([_normalized(images), plucker_rays(c2w, images.shape[-1], fovy)], dim=2)
+
+
+def _normalized(images: Tensor) -> Tensor:
+    return (images - _channel(IMAGENET_MEAN, images)) / _channel(IMAGENET_STD, images)
 
 
 def seen_pictures(inputs: Tensor) -> Tensor:

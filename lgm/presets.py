@@ -11,6 +11,8 @@ OUTPUT_CHANNELS = 14  # position, opacity, scale, rotation, color
 VIEW_COUNT = 4  # the official number of input views
 MAX_VIEWS = 8  # what training and inference accept beyond it
 HULL_CHANNELS = 28  # what `lgm.hull` adds: own alpha, interval, neighbors' colors
+POLES = 2  # views that no picture shows, from straight above and below
+POLE_CHANNELS = 25  # what `lgm.hull` adds with them: two more views' colors, which kind it is
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,10 @@ class Preset:
     the visual hull of the four silhouettes (see `lgm.hull`), which a small network learns far
     sooner."""
 
+    poles: bool = False
+    """Two more maps of Gaussians, as seen from straight above and below: level views see tops and
+    undersides edge-on, and have no pixels for them. `hull` only."""
+
     def __post_init__(self) -> None:
         levels = len(self.down_channels) - len(self.up_channels)
         if self.splat_size * 2**levels != self.input_size:
@@ -40,11 +46,17 @@ class Preset:
 
     @property
     def in_channels(self) -> int:
-        return INPUT_CHANNELS + (HULL_CHANNELS if self.decoding == "hull" else 0)
+        hull = HULL_CHANNELS + self.poles * POLE_CHANNELS
+        return INPUT_CHANNELS + (hull if self.decoding == "hull" else 0)
+
+    @property
+    def map_count(self) -> int:
+        """Maps of Gaussians from four views."""
+        return VIEW_COUNT + self.poles * POLES
 
     @property
     def gaussian_count(self) -> int:
-        return VIEW_COUNT * self.splat_size**2
+        return self.map_count * self.splat_size**2
 
 
 PRESETS: dict[str, Preset] = {
@@ -71,6 +83,15 @@ PRESETS: dict[str, Preset] = {
         splat_size=64,
     ),
     "demo": Preset(  # 11 M parameters, bundled: seconds on a laptop's CPU
+        down_channels=(32, 64, 96, 128, 192),
+        down_attention=(False, False, False, False, True),
+        up_channels=(192, 128, 96, 64),
+        up_attention=(True, False, False, False),
+        splat_size=128,
+        decoding="hull",
+        poles=True,
+    ),
+    "demo_v1": Preset(  # the model bundled with versions 0.1 and 0.2, and what was made of it
         down_channels=(32, 64, 96, 128, 192),
         down_attention=(False, False, False, False, True),
         up_channels=(192, 128, 96, 64),

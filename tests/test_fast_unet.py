@@ -72,15 +72,23 @@ def random_model(preset: Preset = PRESET) -> LGM:
 def test_fused_unet_equals_the_readable_one(plain_kernels, candidate):
     model, x = random_model(), torch.randn(4, 9, 32, 32)
     expected = model.conv(model.unet(x))
-    plan = fast_unet.FastUNet(model.unet, model.conv)
+    plan = fast_unet.FastUNet(model.unet, model.conv, 4)
     plan.ways.choices = Always(candidate)
+    torch.testing.assert_close(plan(x), expected, atol=2e-5, rtol=0)
+
+
+def test_fused_unet_lets_an_objects_six_views_attend_to_each_other(plain_kernels):
+    model, x = random_model(), torch.randn(2 * 6, 9, 32, 32)
+    plan = fast_unet.FastUNet(model.unet, model.conv, 6)
+    plan.ways.choices = Always(0)
+    expected = model.conv(model.unet(x, 6))
     torch.testing.assert_close(plan(x), expected, atol=2e-5, rtol=0)
 
 
 def test_fused_unet_changes_no_weight(plain_kernels):
     model = random_model()
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-    fast_unet.FastUNet(model.unet, model.conv)
+    fast_unet.FastUNet(model.unet, model.conv, 4)
     after = model.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)
@@ -90,7 +98,7 @@ def test_fused_unet_changes_no_weight(plain_kernels):
 def test_weights_prepared_in_any_mode_can_still_be_trained(inference_mode):
     model = random_model()
     with torch.inference_mode(inference_mode):
-        fast_unet.FastUNet(model.unet, model.conv)
+        fast_unet.FastUNet(model.unet, model.conv, 4)
     model.requires_grad_(True)
     model.features(torch.randn(1, 4, 9, 32, 32)).mean().backward()
     assert model.unet.conv_in.weight.grad is not None

@@ -6,7 +6,13 @@ import torch
 from safetensors import safe_open
 
 from lgm import LGM, PRESETS, Preset, cameras
-from lgm.hull import cameras_from_rays, guide_inputs, visual_hull
+from lgm.hull import (
+    cameras_from_rays,
+    guide_inputs,
+    polar_poses,
+    pole_pictures,
+    visual_hull,
+)
 from lgm.model import network_inputs
 
 DATA = Path(__file__).parent / "data"
@@ -76,7 +82,14 @@ def test_state_dict_is_the_released_layout(name):
 @pytest.mark.parametrize("shape", [(4, 3, 200, 300), (2, 4, 3, 64, 64), (4, 4, 256, 256)])
 def test_reconstruct_takes_any_size_and_batch(demo, shape):
     gaussians = demo.reconstruct(torch.rand(shape), size=64)
-    assert gaussians.positions.shape == (shape[0] if len(shape) == 5 else 1, 4 * 32 * 32, 3)
+    maps = 4 + 2  # the pictures', from above, from below
+    assert gaussians.positions.shape == (shape[0] if len(shape) == 5 else 1, maps * 32 * 32, 3)
+
+
+def test_a_model_without_poles_still_works():
+    torch.manual_seed(0)
+    gaussians = LGM(PRESETS["demo_v1"]).eval().reconstruct(torch.rand(4, 3, 64, 64), size=64)
+    assert gaussians.count == 4 * 32 * 32
 
 
 def test_white_background_and_alpha_say_the_same(demo):
@@ -160,7 +173,62 @@ def test_hull_contains_a_sphere_and_touches_it_at_the_silhouette():
     assert (guide.far >= guide.near).all()
     assert ((guide.valid > 0) <= (alphas > 0)).all()
     torch.testing.assert_close(guide.valid.mean(), alphas.mean(), atol=0.02, rtol=0)
-    assert guide_inputs(guide, alphas).shape[2] == PRESETS["demo"].in_channels - 9
+    assert guide_inputs(guide, alphas).shape[2] == PRESETS["demo_v1"].in_channels - 9
+    with_poles = visual_hull(guide.colors, alphas, poses, tangent, poles=True)
+    assert guide_inputs(with_poles, alphas).shape[2] == PRESETS["demo"].in_channels - 9
+
+
+def test_poles_see_the_same_hull_from_above_and_below():
+    radius, size = 0.4, 64
+    alphas, c2w = sphere_views(radius, size)
+    colors = 1 - 0.7 * alphas.expand(-1, -1, 3, -1, -1)
+    tangent = torch.full((1, 4), 1 / (2 * cameras.focal_length(1)))
+    plain = visual_hull(colors, alphas, c2w, tangent)
+    guide = visual_hull(colors, alphas, c2w, tangent, poles=True)
+    for name in ("near", "far", "valid", "colors", "alphas"):  # the pictures' part is untouched
+        torch.testing.assert_close(getattr(guide, name)[:, :4], getattr(plain, name))
+    near, far, valid = (x[0, 4:, 0] for x in (guide.near, guide.far, guide.valid))
+    from_above, _ = sphere_views(radius, size)  # a sphere looks the same from there
+    assert (valid[from_above[0, :2, 0] > 0] > 0).all()  # the hull contains the sphere
+    assert (valid.mean() - from_above.mean()).abs() < 0.1  # and isn't much wider
+    center = (slice(None), size // 2, size // 2)
+    assert ((near[center] > 1.5 - 1.3 * radius) & (near[center] < 1.5 - radius + 0.01)).all()
+    assert ((far[center] < 1.5 + 1.3 * radius) & (far[center] > 1.5 + radius - 0.01)).all()
+    seen = guide.colors[0, 4:, :, size // 2, size // 2]
+    torch.testing.assert_close(seen, torch.full_like(seen, 0.3), atol=0.02, rtol=0)
+
+
+def test_poles_stand_above_and_below_and_turn_with_the_first_view():
+    first = cameras.orbit_poses([0, 70, 200], elevation=[0, 25, -10], radius=1.7)
+    poses = polar_poses(first)
+    place = torch.tensor([[0.0, 1.7, 0.0], [0.0, -1.7, 0.0]]).expand(3, 2, 3)
+    torch.testing.assert_close(poses[..., :3, 3], place)
+    torch.testing.assert_close(poses[..., :3, 2], place / 1.7)  # they look at the origin
+    rotations = poses[..., :3, :3]
+    torch.testing.assert_close(rotations @ rotations.mT, torch.eye(3).expand(3, 2, 3, 3))
+    torch.testing.assert_close(torch.linalg.det(rotations), torch.ones(3, 2))
+    # What is nearest to the first camera is lowest in the picture.
+    towards = first[:, None, :3, 3] * torch.tensor([1.0, 0.0, 1.0])
+    assert ((rotations[..., 1] * towards).sum(-1) < -1.5).all()
+    overhead = polar_poses(cameras.orbit_poses([30], elevation=90))
+    assert overhead.isfinite().all()
+
+
+def test_what_the_network_reads_of_the_poles_is_where_the_hull_is():
+    alphas, c2w = sphere_views(0.4, 64)
+    tangent = torch.full((1, 4), 1 / (2 * cameras.focal_length(1)))
+    colors = 1 - 0.7 * alphas.expand(-1, -1, 3, -1, -1)
+    guide = visual_hull(colors, alphas, c2w, tangent, poles=True)
+    pictures, rays = pole_pictures(guide, 4, 128)
+    expected = cameras.plucker_rays(guide.c2w[:, 4:], 128)
+    torch.testing.assert_close(rays, expected, atol=1e-5, rtol=0)
+    assert pictures.shape == (1, 2, 3, 128, 128)
+    read = guide_inputs(guide, alphas)
+    kind = read[0, :, -1].mean((-2, -1))
+    torch.testing.assert_close(kind, torch.tensor([0.0, 0, 0, 0, 1, 1]))
+    torch.testing.assert_close(
+        read[0, 4:, 0], guide.valid[0, 4:, 0]
+    )  # silhouettes, as far as known
 
 
 def test_untrained_hull_decoding_reproduces_the_silhouettes():

@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..cameras import FOVY, canonicalize, focal_length, orbit_poses
-from ..hull import depth_rays, key_white
+from ..hull import depth_rays, key_white, polar_poses
 from ..model import network_inputs
-from ..presets import PRESETS, VIEW_COUNT
+from ..presets import POLES, PRESETS, VIEW_COUNT
 from .augment import GRID_STEPS, grid_distortion, orbital_jitter
 from .meshes import Augmentation as MeshAugmentation
 from .meshes import MeshPack
@@ -38,21 +38,23 @@ INPUT_ELEVATIONS = (-10.0, 30.0)  # of the input ring, when it isn't level
 class Batch:
     inputs: Tensor  # [B, 4, 9, S, S]; 4 or as many inputs as the recipe says
     alphas: Tensor  # [B, 4, 1, S, S], silhouettes as the network is told
-    c2w: Tensor  # [B, V, 4, 4], exact cameras; the first ones are the inputs'
+    c2w: Tensor  # [B, V, 4, 4], exact cameras; the first ones are the inputs', then the poles'
     images: Tensor  # [B, V, 3, R, R], targets on white
     masks: Tensor  # [B, V, 1, R, R]
     depths: Tensor | None  # [B, V, 1, R, R], camera z, 0 where nothing is; None: unknown
-    trusted: Tensor  # [B, 4], 1 where an input picture is undistorted: its pixels' surface is known
+    trusted: Tensor
+    """[B, 4], of each map of Gaussians 1 where its pixels' surface is known: not where an input
+    picture is distorted. With poles [B, 6]."""
     names: list[str]
 
     def surface(self, gaussian_count: int) -> tuple[Tensor, Tensor]:
-        """Surface points [B, N, 3] of the inputs' splat grid; weights [B, N, 1], 1 where known."""
-        inputs = self.inputs.shape[1]
-        size = int((gaussian_count // inputs) ** 0.5)
+        """Surface points [B, N, 3] of the splat grid; weights [B, N, 1], 1 where known."""
+        maps = self.trusted.shape[1]
+        size = int((gaussian_count // maps) ** 0.5)
         factor = self.masks.shape[-1] // size
-        masks = F.avg_pool2d(self.masks[:, :inputs].flatten(0, 1), factor)
-        depths = F.avg_pool2d(self.depths[:, :inputs].flatten(0, 1), factor)
-        c2w = self.c2w[:, :inputs]
+        masks = F.avg_pool2d(self.masks[:, :maps].flatten(0, 1), factor)
+        depths = F.avg_pool2d(self.depths[:, :maps].flatten(0, 1), factor)
+        c2w = self.c2w[:, :maps]
         tangent = torch.full(c2w.shape[:2], 0.5 / focal_length(1, FOVY), device=c2w.device)
         rays = depth_rays(c2w, tangent, size)
         depths = depths.view(*c2w.shape[:2], size, size, 1)
@@ -124,9 +126,11 @@ class Numbers:
             yield from (self.first + step * self.share.total + number for number in own)
 
 
-def draw_cameras(batch: int, inputs: int, view_count: int, generator: torch.Generator) -> Tensor:
-    """[B, V, 4, 4]: mostly the exact input ring, sometimes raised, sometimes uneven; then views
-    from anywhere.
+def draw_cameras(
+    batch: int, inputs: int, view_count: int, generator: torch.Generator, poles: bool = False
+) -> Tensor:
+    """[B, V, 4, 4]: mostly the exact input ring, sometimes raised, sometimes uneven; the poles of a
+    preset that has them; then views from anywhere.
     """
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -137,11 +141,13 @@ def draw_cameras(batch: int, inputs: int, view_count: int, generator: torch.Gene
     elevations = elevations.expand(-1, inputs)
     azimuths = torch.tensor(input_azimuths(inputs)).expand(batch, -1)
     azimuths = azimuths + torch.where(kind < 0.9, 0.0, uniform(-20, 20, batch, inputs))
-    novel = (batch, view_count - inputs)
+    novel = (batch, view_count - inputs - POLES * poles)
     azimuths = torch.cat([azimuths, uniform(0, 360, *novel)], dim=1)
     elevations = torch.cat([elevations, uniform(*NOVEL_ELEVATIONS, *novel)], dim=1)
-    poses = orbit_poses(azimuths.flatten(), elevations.flatten())
-    return poses.view(batch, view_count, 4, 4)
+    c2w = orbit_poses(azimuths.flatten(), elevations.flatten()).view(batch, -1, 4, 4)
+    if not poles:
+        return c2w
+    return torch.cat([c2w[:, :inputs], polar_poses(c2w[:, 0]), c2w[:, inputs:]], dim=1)
 
 
 def merge(soups: list[TriangleSoup]) -> TriangleSoup:
@@ -194,6 +200,12 @@ class BatchMaker:
         rank: int = 0,
         world: int = 1,
     ):
+        drawn = max(recipe.input_counts) + POLES * PRESETS[recipe.preset].poles
+        if recipe.view_count < drawn:
+            raise ValueError(
+                f"Objects of the preset {recipe.preset} are drawn from {drawn} views or more, the "
+                f"inputs' and the poles'; got view_count {recipe.view_count}."
+            )
         self.recipe, self.device, self.seed, self.workers = recipe, device, seed, workers
         self.rank, self.world = rank, world
         self.pack = MeshPack.load(pack, device) if pack else None
@@ -287,7 +299,9 @@ class BatchMaker:
             number = first + step * share.total
             generator = torch.Generator().manual_seed(_mixed(self.seed, number, 0))
             inputs = input_count(recipe, self.seed, number)
-            cameras = draw_cameras(share.total, inputs, recipe.view_count, generator)
+            cameras = draw_cameras(
+                share.total, inputs, recipe.view_count, generator, PRESETS[recipe.preset].poles
+            )
             c2w.append(share.own(cameras))
             drawn = random_lights(generator, share.total)
             lights.append(Lights(*(share.own(getattr(drawn, f.name)) for f in fields(Lights))))
@@ -379,6 +393,8 @@ class BatchMaker:
         )
         alphas = torch.where(plan.keyed[:, None, None, None, None], key_white(views), silhouettes)
         views, alphas, trusted = plan.distort(views, alphas)
+        if PRESETS[recipe.preset].poles:
+            trusted = torch.cat([trusted, trusted.new_ones(len(trusted), POLES)], dim=1)
         poses = plan.jitter(c2w[:, :inputs])
         names = self.scenes.names[part]
         return Batch(

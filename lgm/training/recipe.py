@@ -32,7 +32,7 @@ class Recipe:
     sizes: tuple[int, ...] = (256,)  # side of the input pictures per stage, pixels
     render_scale: int = 1  # side of the supervised pictures over the inputs'
     stage_ends: tuple[float, ...] = (1.0,)
-    view_count: int = 8  # supervised views per object, the inputs included
+    view_count: int = 8  # supervised views per object, the inputs and poles included
     input_counts: tuple[int, ...] = (VIEW_COUNT,)  # of inputs; each step takes one of them
     even_inputs: float = 0.0
     """Share of objects in shards whose inputs go around them in even steps, as at inference; the
@@ -66,6 +66,7 @@ RECIPES = {
         batch_sizes=(32, 16),
         sizes=(128, 256),
         stage_ends=(0.45, 1.0),
+        view_count=10,
         even_inputs=0.9,
         augment_from=0.3,
         distortion_chance=0.2,

@@ -443,14 +443,22 @@ def start_model(arguments: argparse.Namespace, recipe: Recipe) -> tuple[LGM, str
 
 
 def copy_fitting(model: LGM, path: Path) -> int:
-    """Copy the tensors of equal name and shape, as the original does; returns how many."""
+    """Copy the tensors of equal name and shape, as the original does; returns how many. A first
+    layer that reads more than the file's begins deaf to the rest.
+    """
     copied = 0
     try:
         with safe_open(path, "pt") as file, torch.no_grad():
             there = set(file.keys())
             for name, value in model.state_dict().items():
-                if name in there and tuple(file.get_slice(name).get_shape()) == tuple(value.shape):
-                    value.copy_(file.get_tensor(name))
+                shape = tuple(file.get_slice(name).get_shape()) if name in there else ()
+                is_first = name == "unet.conv_in.weight" and len(shape) == 4
+                known = shape[1] if is_first else None
+                if shape == tuple(value[:, :known].shape if is_first else value.shape):
+                    if is_first:
+                        value.zero_()[:, :known] = file.get_tensor(name)
+                    else:
+                        value.copy_(file.get_tensor(name))
                     copied += 1
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} can't be read as weights ({error}): get it again.") from error

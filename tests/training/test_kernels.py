@@ -19,7 +19,13 @@ from lgm.training.lpips import EPSILON, map_distance
 from lgm.training.recipe import Recipe
 
 MAPS = [(2, 64, 7, 5), (1, 64, 13, 11), (2, 512, 3, 5), (1, 128, 1, 1)]  # N, C, H, W
-HULLS = [(2, 2, 17, 64), (1, 3, 15, 16), (1, 4, 15, 16), (1, 8, 11, 8)]  # B, V, side, depths
+HULLS = [  # B, V, side, depths, poles
+    (2, 2, 17, 64, False),
+    (1, 3, 15, 16, False),
+    (1, 4, 15, 16, False),
+    (1, 4, 15, 16, True),
+    (1, 8, 11, 8, False),
+]
 ZERO = (0, slice(None), 0, 0)  # a pixel where ReLU left nothing
 SMALL = Preset(
     down_channels=(32, 32, 32),
@@ -96,7 +102,7 @@ def distance_errors(shape, dtype=torch.float32):
     return [float(error.detach()) for error in errors]
 
 
-def hull_errors(hull, batch, views, side, depths):
+def hull_errors(hull, batch, views, side, depths, poles):
     """The kernel's hull against plain torch's, of three spheres seen from uneven cameras."""
     generator = torch.Generator().manual_seed(views)
     around = torch.arange(batch * views) % views * 360 / views + 10 * torch.rand(
@@ -110,7 +116,7 @@ def hull_errors(hull, batch, views, side, depths):
     alphas = torch.sigmoid((0.25 - across.norm(dim=-1)) / 0.05).amax(-1)[:, :, None]
     tan_half = torch.full((batch, views), math.tan(math.radians(FOVY) / 2))
     tan_half = tan_half * (1 + 0.1 * torch.rand(batch, views, generator=generator))
-    arguments = (alphas.expand(-1, -1, 3, -1, -1), alphas, c2w, tan_half)
+    arguments = (alphas.expand(-1, -1, 3, -1, -1), alphas, c2w, tan_half, poles)
     hull.MARCH_STEPS = depths  # fewer take less of the interpreter's time
     uses_triton, found = hull.uses_triton, hull.visual_hull(*arguments)
     hull.uses_triton = lambda x: False

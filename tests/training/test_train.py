@@ -34,6 +34,7 @@ SMALL = Preset(
     splat_size=32,
     input_size=64,
     decoding="hull",
+    poles=True,  # as the preset of the recipe that makes the batches
 )
 
 
@@ -141,7 +142,7 @@ def test_default_recipe_is_the_papers():
         ('{"lerning_rate": 1}', "no field"),
         ('{"sizes": [100]}', "multiples"),
         ('{"input_counts": [9], "view_count": 12}', "1 to 8"),
-        ('{"input_counts": [8]}', "more views than inputs"),
+        ('{"input_counts": [8], "view_count": 8}', "more views than inputs"),
         ('{"optimizer": "sgd"}', "adamw8bit"),
         ('{"accumulation": 0}', "accumulation"),
     ],
@@ -149,6 +150,11 @@ def test_default_recipe_is_the_papers():
 def test_recipes_that_cannot_be_used_get_a_sentence(text, complaint):
     with pytest.raises(ValueError, match=complaint):
         changed(RECIPES["demo"], text)
+
+
+def test_drawn_objects_need_the_poles_views_too():
+    with pytest.raises(ValueError, match="6 views"):
+        BatchMaker(None, replace(TINY, view_count=5), CPU, 0, 0)
 
 
 def test_a_frugal_optimizer_says_which_package_it_needs():
@@ -175,20 +181,28 @@ def test_inputs_of_any_number_go_around_the_object_in_order(inputs):
 
 def test_surface_points_project_to_their_own_pixels(maker):
     batch = batch_of(maker)
-    points, known = batch.surface(4 * 32 * 32)
-    points, known = points.view(2, 4, -1, 3), known.view(2, 4, -1) > 0
-    assert known.float().mean() > 0.02
-    w2c = world_to_camera(batch.c2w[:, :4])
+    points, known = batch.surface(6 * 32 * 32)
+    points, known = points.view(2, 6, -1, 3), known.view(2, 6, -1) > 0
+    assert (known.float().mean((0, 2)) > 0.02).all()
+    w2c = world_to_camera(batch.c2w[:, :6])
     local = points @ w2c[..., :3, :3].mT + w2c[:, :, None, :3, 3]
     pixels = local[..., :2] / local[..., 2:] * focal_length(32) + 16
     rows, columns = torch.meshgrid(torch.arange(32) + 0.5, torch.arange(32) + 0.5, indexing="ij")
-    expected = torch.stack([columns, rows], dim=-1).view(1, 1, -1, 2).expand(2, 4, -1, -1)
+    expected = torch.stack([columns, rows], dim=-1).view(1, 1, -1, 2).expand(2, 6, -1, -1)
     torch.testing.assert_close(pixels[known], expected[known], atol=1e-3, rtol=0)
 
 
 def test_distorted_views_are_not_trusted_and_the_first_never_changes(maker):
     batch = batch_of(maker, 0.9)
-    assert (batch.trusted[:, 0] == 1).all() and (batch.trusted[:, 1:] == 0).all()
+    assert (batch.trusted[:, 0] == 1).all() and (batch.trusted[:, 1:4] == 0).all()
+    assert (batch.trusted[:, 4:] == 1).all()  # no picture of theirs can be distorted
+
+
+def test_the_poles_that_are_drawn_are_those_the_network_looks_from(maker):
+    batch = batch_of(maker, 0.9)
+    assert batch.inputs.shape[1] == 4
+    guide = LGM(SMALL).guide(batch.inputs, batch.alphas)[0]
+    torch.testing.assert_close(batch.c2w[:, 4:6], guide.c2w[:, 4:], atol=2e-5, rtol=0)
 
 
 def test_targets_are_the_true_views(maker):
@@ -354,6 +368,16 @@ def test_weights_of_another_preset_start_what_fits(tmp_path):
     ]
     assert len(same) == copied
     assert all(torch.equal(model.state_dict()[key], donor[key]) for key in same)
+
+
+def test_a_first_layer_that_reads_more_begins_with_what_it_knows(tmp_path):
+    torch.manual_seed(0)
+    narrow, wide = LGM(replace(SMALL, poles=False)), LGM(SMALL)
+    save_model(narrow, tmp_path / "narrow.safetensors", torch.float32, {})
+    assert copy_fitting(wide, tmp_path / "narrow.safetensors") == len(wide.state_dict())
+    x = torch.rand(2, SMALL.in_channels, 8, 8)
+    expected = narrow.unet.conv_in(x[:, : narrow.preset.in_channels])
+    torch.testing.assert_close(wide.unet.conv_in(x), expected)
 
 
 CHANGES = {"sizes": [32], "stage_ends": [1.0], "augment_from": 0.0, "ema": 0.5}
