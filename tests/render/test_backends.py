@@ -2,15 +2,17 @@
 
 import dataclasses
 import json
+import math
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import safetensors.torch
 import torch
 
-from lgm.cameras import orbit_poses
+from lgm.cameras import FOVY, orbit_poses, world_to_camera
 from lgm.gaussians import Gaussians
 from lgm.render import render
+from lgm.render.projection import JACOBIAN_LIMIT
 
 from .conftest import FIELDS, gradients, leaves, needs_numba, random_gaussians
 
@@ -203,3 +205,32 @@ def test_kernels_compile_where_no_cache_can_be_written(monkeypatch):
 
     monkeypatch.setattr(numba_projection, "njit", njit)
     assert numba_projection.jit(lambda: None) == "compiled"
+
+
+@pytest.mark.parametrize("backend", ["torch", pytest.param("numba", marks=needs_numba)])
+def test_position_gradient_where_the_slope_is_limited(backend):
+    """Far off the axis the projection's slope stays at its limit, and what it is multiplied with
+    still grows with depth. The original's rasterizer counts that twice.
+    """
+    camera = orbit_poses([0.0])
+    position = torch.tensor([[[1.0, 0.1, 0.2]]], dtype=torch.float64, requires_grad=True)
+    others = [
+        torch.tensor([[values]], dtype=torch.float64)
+        for values in ([0.9], [0.5, 0.4, 0.6], [0.9, 0.3, 0.2, 0.1], [0.9, 0.4, 0.2])
+    ]
+    seen = world_to_camera(camera.double())[0] @ torch.cat([position[0, 0].detach(), torch.ones(1)])
+    assert (seen[0] / seen[2]).abs() > JACOBIAN_LIMIT * math.tan(math.radians(FOVY) / 2)
+
+    def pictures(positions, backend):
+        drawn = render(Gaussians(positions, *others), camera, 8, background=0.3, backend=backend)
+        return drawn.images, drawn.alphas
+
+    def gradient(backend):
+        return torch.autograd.grad(pictures(position, backend)[0].square().sum(), position)[0]
+
+    assert pictures(position, "reference")[1].min() > 0.005
+    assert torch.autograd.gradcheck(
+        lambda x: pictures(x, "reference"), [position], eps=1e-7, atol=1e-5
+    )
+    expected = gradient("reference")
+    assert (gradient(backend) - expected).norm() < 1e-4 * expected.norm()
