@@ -47,6 +47,7 @@ from lgm.presets import PRESETS
 from lgm.render import render
 from lgm.training import lpips as our_lpips
 from lgm.training import run as our_run
+from lgm.training import train as our_train
 from lgm.training.data import Batch
 from lgm.training.procedural import procedural_objects, random_lights
 from lgm.training.rasterize import rasterize
@@ -68,10 +69,12 @@ def main() -> None:
     parser.add_argument("--packages", type=Path, help="folder with kiui and what it needs")
     parser.add_argument("--preset", choices=["tiny", "small", "big"], default="tiny")
     parser.add_argument("--cuda", action="store_true", help="with the original's own rasterizer")
+    parser.add_argument("--backend", default="auto", help="what draws in our step")
     parser.add_argument("--floor", action="store_true", help="how far rounding moves the original")
     parser.add_argument("--stand-in", default="auto", help="backend in the place of its rasterizer")
     args = parser.parse_args()
     device = torch.device("cuda" if args.cuda else "cpu")
+    our_train.render = partial(render, backend=args.backend)
     models, options, provider, utils = import_original(args)
     options = options.config_defaults[args.preset]
     scale = options.output_size // options.input_size
@@ -275,9 +278,24 @@ def step_rows(
     }  # fmt: skip
     rows = {name: relative(value, theirs.terms[name]) for name, value in ours.items()}
     rows["Gaussians"] = relative(outputs, leaf)
-    rows["gradient of the loss by the same Gaussians"] = relative(at_gaussians, theirs.at_gaussians)
+    rows |= splat_rows(leaf.detach(), at_gaussians, theirs.at_gaussians)
     rows |= gradient_rows("of the network by the same gradient", network, theirs.gradients)
     rows |= gradient_rows("of all", whole, theirs.gradients)
+    return rows
+
+
+def splat_rows(gaussians: Tensor, ours: Tensor, theirs: Tensor) -> dict[str, float]:
+    """The loss's gradient by each property of the same Gaussians."""
+    quaternions = as_gaussians(gaussians).rotations.double()
+    rows = {}
+    parts = as_gaussians(ours).tensors(), as_gaussians(theirs).tensors()
+    for (name, mine), other in zip(parts[0].items(), parts[1].values(), strict=True):
+        if name == "rotations":  # what a quaternion's length does is undone where it is normalized
+            mine, other = (
+                x.double() - (x.double() * quaternions).sum(-1, keepdim=True) * quaternions
+                for x in (mine, other)
+            )
+        rows[f"gradient of the loss by the same Gaussians' {name}"] = relative(mine, other)
     return rows
 
 
