@@ -24,6 +24,7 @@ from .presets import POLES
 
 DEPTH_RANGE = (0.6, 2.4)  # of objects inside [-1, 1]^3 seen from radius 1.5
 MARCH_STEPS = 64
+MARCH_AT_ONCE = 16  # depths; all of them would not fit in a processor's cache
 BISECTIONS = 5  # 1.8 / 64 / 2**5: under a millimeter for an object of one meter
 INSIDE = 0.3  # silhouette coverage that counts as object; low, so that thin parts survive
 COLOR_FRACTIONS = (
@@ -215,7 +216,11 @@ def _interval(
 
     depths = torch.linspace(*DEPTH_RANGE, MARCH_STEPS, device=alphas.device)
     step = float(depths[1] - depths[0])
-    occupied = inside(depths[:, None, None].expand(*own.shape[:2], -1, size, size))
+    parts = [
+        inside(part[:, None, None].expand(*own.shape[:2], -1, size, size))
+        for part in depths.split(MARCH_AT_ONCE)
+    ]
+    occupied = torch.cat(parts, dim=2)
     valid = occupied.any(2, keepdim=True) & (own > INSIDE)
     first = occupied.byte().argmax(2, keepdim=True)
     last = MARCH_STEPS - 1 - occupied.flip(2).byte().argmax(2, keepdim=True)
