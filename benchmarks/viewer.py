@@ -4,7 +4,7 @@ turns a large one.
     python benchmarks/viewer.py --comfyui DIR [--python PYTHON] [--viewers 24] [--only orbit]
 
 A ComfyUI on the CPU and a headless Chromium that draws in software, for each way of drawing nodes.
-The graph makes 65,536 Gaussians of an example object, with the model that is included.
+The graph makes 98,304 Gaussians of an example object, with the model that is included.
 
 first, next: seconds from the message that the node has run to its picture, in a page that has not
 shown any yet, and of another splat in the same page. all: until every one of the viewers, on 400
@@ -48,7 +48,8 @@ from tests.comfyui.page import FIT, browser, open_page
 from tests.comfyui.prompts import four_views
 from tests.comfyui.test_viewer import COUNT_CONTEXTS, FIRST, few, of_file, preview
 
-COUNT = 65_536
+COUNT = 65_536  # to be turned
+MADE = 98_304  # by the graph
 RENDERERS = {"classic": False, "HTML": True}
 LARGE = 1_000_000
 OBJECT = "fox"
@@ -146,7 +147,7 @@ def main() -> None:
 
 
 def start_table(chromium, server: Server, viewers: int) -> None:
-    print(f"\n{COUNT:,} Gaussians, {viewers} viewers\n")
+    print(f"\n{MADE:,} Gaussians, {viewers} viewers\n")
     print(
         f"{'nodes':10s}{'first s':>9s}{'next s':>9s}{'all s':>9s}{'contexts':>10s}"
         f"{'idle':>8s}{'empty':>8s}"
@@ -185,8 +186,8 @@ def first_frames(chromium, server: Server, vue: bool) -> tuple[float, float]:
             seconds.append(drawn.json_value())
             page.settle(2000)
         count = page.page.evaluate(f"() => {FIRST}.payload.count")
-        if count != COUNT:
-            raise RuntimeError(f"The graph has to make {COUNT:,} Gaussians, not {count:,}.")
+        if count != MADE:
+            raise RuntimeError(f"The graph has to make {MADE:,} Gaussians, not {count:,}.")
     return seconds[0], seconds[1]
 
 
