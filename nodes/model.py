@@ -25,8 +25,8 @@ RELEASED = FIXED_NAME  # is offered even where it isn't yet
 SAY, DOWNLOAD = "say so", "download"
 DTYPES = {"auto": None, "fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 # Bytes beside the weights for one object, per pixel of its four input pictures and byte of the
-# compute type: the highest of all presets. `benchmarks/memory.py` measured 2600 for big; demo, whose
-# six views' inputs stay float32, takes 2579 in fp32, counted on a CPU, and so about 2950 in fp16.
+# compute type: the highest of all presets. `benchmarks/memory.py` measured 2600 for big; demo with
+# its six views takes 2579 in fp32, counted on a CPU, and about 2950 in fp16: inputs stay float32.
 BYTES_PER_PIXEL = 3000
 
 
