@@ -70,7 +70,7 @@ class SaveSplat(io.ComfyNode):
             file = f"{name}_{number:05}_.{format}"
             write_atomically(Path(folder) / file, content)
             saved.append({"filename": file, "subfolder": subfolder, "type": "output"})
-        size = sum(map(len, contents)) / 2**20
+        size = sum(map(len, contents)) / 1e6  # as the viewer counts
         host.say(cls, f"{len(saved)} file(s), {size:.1f} MB, in output/{subfolder}")
         files = [Types.File3D(BytesIO(content), file_format=format) for content in contents]
         return io.NodeOutput(files, ui={"3d": saved, "lgm_files": saved})
