@@ -37,12 +37,9 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch
+from viewer_page import enlarged, example
 
-from lgm import load_model
-from lgm.gaussians import Gaussians
 from lgm.io import write_ply
-from lgm.pipeline import example_objects, reconstruct_files, view_files
 from tests.comfyui.comfyui import Server, find_comfyui, find_python
 from tests.comfyui.page import FIT, browser, open_page
 from tests.comfyui.prompts import four_views
@@ -52,7 +49,6 @@ COUNT = 65_536  # to be turned
 MADE = 98_304  # by the graph
 RENDERERS = {"classic": False, "HTML": True}
 LARGE = 1_000_000
-OBJECT = "fox"
 QUIET = 10  # seconds that idle pages are watched
 DRAG = 3  # seconds
 
@@ -298,25 +294,6 @@ def orbit(chromium, page, count: int) -> Orbit:
         heap=usage["usedSize"] / 1e6,
         buffers=usage.get("backingStorageSize", 0) / 1e6,
     )
-
-
-def example() -> Gaussians:
-    """An example object, by the model that is included."""
-    with torch.inference_mode():
-        whole = reconstruct_files(load_model("demo"), view_files(example_objects()[OBJECT]))
-    return whole.visible()
-
-
-def enlarged(gaussians: Gaussians, count: int) -> Gaussians:
-    """Much the same splat of so many Gaussians, which together cover about the same area."""
-    copies = math.ceil(count / gaussians.count)
-    many = {name: x.repeat_interleave(copies, dim=1) for name, x in gaussians.tensors().items()}
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(many["positions"].shape, generator=generator)
-    many["positions"] = many["positions"] + 0.5 * many["scales"] * noise
-    many["scales"] = many["scales"] / math.sqrt(copies)
-    chosen = torch.randperm(many["positions"].shape[1], generator=generator)[:count]
-    return Gaussians(**many).select(chosen)
 
 
 def cpu_load(chromium, page) -> float:

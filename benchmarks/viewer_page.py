@@ -349,11 +349,17 @@ def served(folder: Path) -> Iterator[str]:
 
 
 def write_splats(folder: Path, counts: set[int]) -> None:
-    """<count>.ply of an example object, by the model that is included."""
+    """<count>.ply of the example."""
+    whole = example()
+    for count in counts:
+        write_ply(folder / f"{count}.ply", enlarged(whole, count))
+
+
+def example() -> Gaussians:
+    """An example object, by the model that is included."""
     with torch.inference_mode():
         whole = reconstruct_files(load_model("demo"), view_files(example_objects()[OBJECT]))
-    for count in counts:
-        write_ply(folder / f"{count}.ply", enlarged(whole.visible(), count))
+    return whole.visible()
 
 
 def enlarged(gaussians: Gaussians, count: int) -> Gaussians:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 INPUT_CHANNELS = 9  # RGB (ImageNet-normalized), ray moment, ray direction
@@ -91,15 +91,9 @@ PRESETS: dict[str, Preset] = {
         decoding="hull",
         poles=True,
     ),
-    "demo_v1": Preset(  # the model bundled with versions 0.1 and 0.2, and what was made of it
-        down_channels=(32, 64, 96, 128, 192),
-        down_attention=(False, False, False, False, True),
-        up_channels=(192, 128, 96, 64),
-        up_attention=(True, False, False, False),
-        splat_size=128,
-        decoding="hull",
-    ),
 }
+# The model bundled with versions 0.1 and 0.2, and what was made of it.
+PRESETS["demo_v1"] = replace(PRESETS["demo"], poles=False)
 
 
 def preset_of(shapes: Mapping[str, tuple[int, ...]]) -> str:
