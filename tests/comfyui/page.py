@@ -199,9 +199,10 @@ def browser() -> Iterator:
 
 
 @contextmanager
-def open_page(browser, server: Client, vue: bool) -> Iterator[Page]:
-    """`vue`: nodes drawn as HTML ("Nodes 2.0"), or on the classic canvas."""
+def open_page(browser, server: Client, vue: bool, url: str = "") -> Iterator[Page]:
+    """`vue`: nodes drawn as HTML ("Nodes 2.0"), or on the classic canvas. `url`: the server's by
+    another way than its own."""
     server.fetch("/settings", {**SETTINGS, "Comfy.VueNodes.Enabled": vue})
     context = browser.new_context(viewport=SIZE, locale="en")
-    yield Page(context.new_page(), server.url)
+    yield Page(context.new_page(), url or server.url)
     context.close()  # a page left open goes on drawing its 3D previews

@@ -15,6 +15,7 @@ from lgm.render import render
 
 from .page import FIT, open_page
 from .prompts import four_views, node
+from .proxy import behind_proxy
 
 SIDE = 256  # pixels: software GL draws about one of these a second
 CROWD = 24
@@ -250,6 +251,35 @@ def test_splat_is_shown_cropped_and_given_back(
         assert psnr(on_white(viewer.picture()), given) > 40
         page.shot(shots / f"Viewer ({renderer}).png")
         assert not page.problems()
+
+
+@pytest.mark.parametrize("renderer", RENDERERS)
+def test_viewer_works_behind_a_reverse_proxy(chromium, server, object_info, ball, renderer):
+    """Under a path of another server: nothing of ours may ask for anything outside of it."""
+    with (
+        behind_proxy(server.port, "/studio/comfy") as url,
+        open_page(chromium, server, RENDERERS[renderer], url) as page,
+    ):
+        asked = []
+        page.page.on("request", lambda request: asked.append(request.url))
+        page.settle()
+        prompt = four_views(object_info) | {
+            "view": preview(object_info, splat=["splat", 0]),
+            "image": node(object_info, "PreviewImage", images=["view", 1]),
+        }
+        viewer = show(page, prompt)
+        assert page.run() == "success"
+        viewer.wait()
+        assert viewer.js("return v.loaded.splat.item.count") > 1000
+        assert on_white(viewer.canvas()).min() < 0.5  # there is an object in the picture
+        viewer.click("crop")
+        assert page.run() == "success"
+        ours = [name for name in asked if "LGM" in name or "filename=" in name]
+        assert any(name.endswith("/viewer/engine.mjs") for name in ours)
+        assert any("filename=" in name for name in ours)
+        assert all(name.startswith(f"{url}/") for name in ours)
+        # The page itself asks for the pictures of its progress icon at the server's root.
+        assert not [text for text in page.problems() if "/assets/images/favicon" not in text]
 
 
 def toward(page, from_side, to_side, part=0.4):
