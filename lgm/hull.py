@@ -104,7 +104,7 @@ def depth_rays(c2w: Tensor, tan_half: Tensor, size: int) -> Tensor:
 
 def polar_poses(first: Tensor) -> Tensor:
     """Cameras straight above and below the origin [..., 2, 4, 4], as far away as the first view's
-    camera [..., 4, 4], which sees what is lowest in their pictures.
+    camera [..., 4, 4]; what is nearest to that one is lowest in their pictures.
     """
     position = first[..., :3, 3]
     level = position * position.new_tensor([1.0, 0.0, 1.0])

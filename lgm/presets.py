@@ -43,6 +43,8 @@ class Preset:
                 f"splat_size must be input_size / 2**{levels} = {self.input_size // 2**levels}, "
                 f"got {self.splat_size}."
             )
+        if self.poles and self.decoding != "hull":
+            raise ValueError(f"poles need the decoding hull, got {self.decoding}.")
 
     @property
     def in_channels(self) -> int:

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,11 @@ def test_a_model_without_poles_still_works():
     torch.manual_seed(0)
     gaussians = LGM(PRESETS["demo_v1"]).eval().reconstruct(torch.rand(4, 3, 64, 64), size=64)
     assert gaussians.count == 4 * 32 * 32
+
+
+def test_poles_need_a_hull():
+    with pytest.raises(ValueError, match="decoding hull"):
+        replace(PRESETS["big"], poles=True)
 
 
 def test_white_background_and_alpha_say_the_same(demo):
