@@ -26,6 +26,7 @@ from torch.distributed.checkpoint.state_dict import (
     get_optimizer_state_dict,
     set_optimizer_state_dict,
 )
+from torch.utils._pytree import tree_map_only
 from torch.utils.checkpoint import checkpoint
 
 from ..model import LGM
@@ -157,16 +158,22 @@ class Run:
                 place(state["average"][name], parameter)
                 average.copy_(local(parameter))
                 place(state["weights"][name], parameter)
-        set_optimizer_state_dict(
-            self.network,
-            self.optimizer,
-            optim_state_dict=state["optimizer"],
-            options=StateDictOptions(full_state_dict=True),
-        )
+        if self.recipe.optimizer == "adamw":
+            set_optimizer_state_dict(
+                self.network,
+                self.optimizer,
+                optim_state_dict=state["optimizer"],
+                options=StateDictOptions(full_state_dict=True),
+            )
+        else:
+            load_frugal(self.optimizer, state["optimizer"])
         for name, value in state["counters"].items():
             setattr(self, name, value)
 
     def _optimizer_state(self) -> dict:
+        if self.recipe.optimizer != "adamw":
+            # Its numbers have other shapes than the weights, and paged ones are on no one device.
+            return tree_map_only(Tensor, Tensor.cpu, self.optimizer.state_dict())
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         return get_optimizer_state_dict(self.network, self.optimizer, options=options)
 
@@ -253,6 +260,22 @@ def make_optimizer(parameters: list[Tensor], recipe: Recipe) -> torch.optim.Opti
         "paged_adamw8bit": bitsandbytes.optim.PagedAdamW8bit,
     }
     return kinds[recipe.optimizer](groups, **settings)
+
+
+def load_frugal(optimizer: torch.optim.Optimizer, state: dict) -> None:
+    """Give an optimizer of bitsandbytes its state again; moments that were in paged memory lie
+    there again.
+    """
+    optimizer.load_state_dict(state)
+    moments = [
+        (values, name, optimizer.get_state_buffer(parameter, dtype=values[name].dtype))
+        for parameter, values in optimizer.state.items()
+        for name in ("state1", "state2")
+    ]
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()  # new pages are being filled with zeros
+    for values, name, buffer in moments:
+        values[name] = buffer.copy_(values[name])
 
 
 def for_training(model: LGM, device: torch.device) -> LGM:

@@ -187,6 +187,11 @@ def train(arguments: argparse.Namespace) -> Path:
         device = torch.device("cuda", torch.cuda.current_device())
     torch.manual_seed(arguments.seed)  # the same initial weights everywhere
     spread = spread_of(arguments)
+    if spread == "fsdp" and recipe.optimizer != "adamw":
+        raise ValueError(
+            f"The optimizer {recipe.optimizer} can't be split over processes: leave --fsdp away, "
+            "or the recipe's optimizer at adamw."
+        )
     model, start = start_model(arguments, recipe)
     run = Run(for_training(model, device), recipe, spread)
     maker, data = make_batches(arguments, recipe, device)

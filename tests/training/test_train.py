@@ -12,9 +12,10 @@ import torch
 
 from lgm import LGM, PRESETS, Preset, load_model
 from lgm.cameras import focal_length, input_poses, world_to_camera
+from lgm.training import train
 from lgm.training.data import BatchMaker, Numbers, Share, draw_cameras, merge
 from lgm.training.procedural import procedural_objects
-from lgm.training.recipe import RECIPES, Recipe, beta1, changed, learning_rate, stage_of
+from lgm.training.recipe import OPTIMIZERS, RECIPES, Recipe, beta1, changed, learning_rate, stage_of
 from lgm.training.run import Run, check_same, describe, for_training
 from lgm.training.train import MAX_FAILURES, copy_fitting, loss_terms, save, train_step
 from lgm.weights import save_model
@@ -157,9 +158,17 @@ def test_drawn_objects_need_the_poles_views_too():
         BatchMaker(None, replace(TINY, view_count=5), CPU, 0, 0)
 
 
-def test_a_frugal_optimizer_says_which_package_it_needs():
+def test_a_frugal_optimizer_says_which_package_it_needs(monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(ValueError, match="bitsandbytes"):
         small_run(replace(TINY, optimizer="adamw8bit"))
+
+
+def test_a_frugal_optimizer_is_not_split_over_processes(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "spread_of", lambda _: "fsdp")
+    command = ["--steps", "1", "--out", str(tmp_path), "--set", '{"optimizer": "adamw8bit"}']
+    with pytest.raises(ValueError, match="leave --fsdp away"):
+        train.main(command)
 
 
 def test_cameras_start_with_the_input_ring():
@@ -259,12 +268,17 @@ def test_training_lowers_the_loss_on_one_batch(maker):
     assert losses[-1] < 0.9 * losses[0]
 
 
-def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, maker):
-    whole, half = small_run(), small_run()
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, maker, optimizer):
+    if optimizer != "adamw":
+        pytest.importorskip("bitsandbytes")
+    recipe = replace(TINY, optimizer=optimizer)
+    whole, half = small_run(recipe), small_run(recipe)
     expected = go(whole, maker, 4)
     losses = go(half, maker, 2)
     half.save(tmp_path / "checkpoint.pt")
-    resumed = small_run()
+    resumed = small_run(recipe)
     resumed.load(tmp_path / "checkpoint.pt")
     assert losses + go(resumed, maker, 2) == expected
     assert all(map(torch.equal, whole.parameters, resumed.parameters))
