@@ -47,6 +47,23 @@ class Batch:
     picture is distorted. With poles [B, 6]."""
     names: list[str]
 
+    def supervised(self, skipped_inputs: int, step: int) -> tuple[Batch, int]:
+        """The batch with the views whose pictures the loss looks at alone; how many are inputs. The
+        inputs that are left out, all but one at most, take turns from step to step.
+        """
+        inputs = self.inputs.shape[1]
+        kept = max(1, inputs - skipped_inputs)
+        if kept == inputs:
+            return self, inputs
+        turns = [(step + turn) % inputs for turn in range(kept)]
+
+        def chosen(x: Tensor) -> Tensor:
+            return torch.cat([*(x[:, turn : turn + 1] for turn in turns), x[:, inputs:]], dim=1)
+
+        names = ("c2w", "images", "masks", "depths")
+        views = {n: chosen(x) for n in names if (x := getattr(self, n)) is not None}
+        return replace(self, **views), kept
+
     def surface(self, gaussian_count: int) -> tuple[Tensor, Tensor]:
         """Surface points [B, N, 3] of the splat grid; weights [B, N, 1], 1 where known."""
         maps = self.trusted.shape[1]

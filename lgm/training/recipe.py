@@ -32,7 +32,8 @@ class Recipe:
     sizes: tuple[int, ...] = (256,)  # side of the input pictures per stage, pixels
     render_scale: int = 1  # side of the supervised pictures over the inputs'
     stage_ends: tuple[float, ...] = (1.0,)
-    view_count: int = 8  # supervised views per object, the inputs and poles included
+    view_count: int = 8  # views per object, the inputs and poles included; supervised are
+    skipped_inputs: int = 0  # all but so many of the inputs, by turns: more of the time is for new
     input_counts: tuple[int, ...] = (VIEW_COUNT,)  # of inputs; each step takes one of them
     even_inputs: float = 0.0
     """Share of objects in shards whose inputs go around them in even steps, as at inference; the
@@ -131,6 +132,8 @@ def _check(recipe: Recipe) -> None:
             f"({max(recipe.input_counts)}); got batch_sizes {recipe.batch_sizes} and view_count "
             f"{recipe.view_count}."
         )
+    if not 0 <= recipe.skipped_inputs < MAX_VIEWS:
+        raise ValueError(f"skipped_inputs is 0 to {MAX_VIEWS - 1}, got {recipe.skipped_inputs}.")
     if recipe.optimizer not in OPTIMIZERS:
         raise ValueError(f"optimizer is one of {', '.join(OPTIMIZERS)}, got {recipe.optimizer!r}.")
 

@@ -351,10 +351,10 @@ def check_same(path: Path, now: dict[str, object]) -> None:
         )
     now = json.loads(json.dumps(now))
     differences = [key for key in ("seed", "data") if before.get(key) != now[key]]
-    old = before.get("recipe", {})
+    old = json.loads(json.dumps(asdict(Recipe()))) | before.get("recipe", {})  # since then added
     for name, value in now["recipe"].items():
-        if old.get(name) != value:
-            differences.append(f"{name} ({old.get(name)} then, {value} now)")
+        if old[name] != value:
+            differences.append(f"{name} ({old[name]} then, {value} now)")
     if differences:
         raise ValueError(
             f"--resume goes on with what {path} says, but these differ: {', '.join(differences)}. "

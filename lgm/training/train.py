@@ -45,9 +45,15 @@ log = logging.getLogger(__name__)
 
 
 def loss_terms(
-    gaussians: Gaussians, batch: Batch, recipe: Recipe, progress: float, lpips: LPIPS | None
+    gaussians: Gaussians,
+    whole: Batch,
+    recipe: Recipe,
+    progress: float,
+    lpips: LPIPS | None,
+    step: int = 0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The weighted loss, and its unweighted terms beside PSNR for the log."""
+    batch, inputs = whole.supervised(recipe.skipped_inputs, step)
     output = render(gaussians, batch.c2w, batch.images.shape[-1])
     # The original's renderer clamps, and its targets are put on white a second time.
     images, target = output.images.clamp(0, 1), batch.images
@@ -69,11 +75,11 @@ def loss_terms(
         add("lpips", recipe.lpips_weight, lambda: lpips(images.flatten(0, 1), target.flatten(0, 1)))
     if batch.depths is not None:
         fade = max(0.1, 1 - progress / 0.6)
-        add("surface", recipe.surface_weight * fade, lambda: _surface(gaussians, batch))
+        add("surface", recipe.surface_weight * fade, lambda: _surface(gaussians, whole))
         add("depth", recipe.depth_weight, lambda: _depth(output.depths, output.alphas, batch))
     total = sum(weights[name] * value for name, value in terms.items())
     with torch.no_grad():
-        inputs, quality = batch.inputs.shape[1], psnr(images, target)
+        quality = psnr(images, target)
         # As the original's metric: of the mean over all pictures.
         terms["metric"] = -10 * terms["rgb"].clamp(min=1e-10).log10()
         terms["psnr_input"] = quality[:, :inputs].mean()
@@ -140,7 +146,7 @@ def batch_loss(
         lost = gaussians.positions.sum() * float("nan")
         names = ("rgb", "metric", "psnr_input", "psnr_novel")
         return lost, {name: lost.detach() for name in names}
-    return loss_terms(gaussians, batch, run.recipe, progress, lpips)
+    return loss_terms(gaussians, batch, run.recipe, progress, lpips, run.step)
 
 
 def refuse_bad_items(run: Run, batches: list[Batch], losses: list[Tensor]) -> None:
@@ -458,12 +464,10 @@ def copy_fitting(model: LGM, path: Path) -> int:
             for name, value in model.state_dict().items():
                 shape = tuple(file.get_slice(name).get_shape()) if name in there else ()
                 is_first = name == "unet.conv_in.weight" and len(shape) == 4
-                known = shape[1] if is_first else None
-                if shape == tuple(value[:, :known].shape if is_first else value.shape):
-                    if is_first:
-                        value.zero_()[:, :known] = file.get_tensor(name)
-                    else:
-                        value.copy_(file.get_tensor(name))
+                part = value[:, : shape[1]] if is_first else value
+                if shape == tuple(part.shape):
+                    value.zero_()
+                    part.copy_(file.get_tensor(name))
                     copied += 1
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} can't be read as weights ({error}): get it again.") from error

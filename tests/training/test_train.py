@@ -304,6 +304,37 @@ def test_checkpointing_changes_no_gradient(maker):
         torch.testing.assert_close(a.grad, b.grad)
 
 
+def test_inputs_that_are_skipped_take_turns_in_the_loss(maker):
+    batch = batch_of(maker)
+    assert batch.supervised(0, 1) == (batch, 4)
+    seen = []
+    for step in range(4):
+        part, inputs = batch.supervised(3, step)
+        assert inputs == 1 and part.inputs is batch.inputs
+        for name in ("c2w", "images", "masks", "depths"):
+            whole, chosen = getattr(batch, name), getattr(part, name)
+            assert torch.equal(chosen[:, 1:], whole[:, 4:])  # poles and new views stay
+            assert torch.equal(chosen[:, 0], whole[:, step])
+        seen.append(part)
+    gaussians = small_run().model(batch.inputs, batch.alphas)
+    recipe = replace(TINY, surface_weight=0.0, ssim_weight=0.0, edge_weight=0.0, l1_weight=0.0,
+                     depth_weight=0.0, rgb_weight=1.0, alpha_weight=0.0)  # fmt: skip
+    new = batch.c2w.shape[1] - 4
+    every, _ = loss_terms(gaussians, batch, recipe, 0.1, None)
+    parts = [
+        loss_terms(gaussians, batch, replace(recipe, skipped_inputs=3), 0.1, None, step)[0]
+        for step in range(4)
+    ]
+    # Means over 1 + new views each: the inputs' once, the new views' four times.
+    only_new, _ = loss_terms(
+        gaussians, replace(batch, **{n: getattr(batch, n)[:, 4:] for n in
+                                     ("c2w", "images", "masks", "depths")}), recipe, 0.1, None
+    )  # fmt: skip
+    torch.testing.assert_close(
+        (1 + new) * sum(parts), (4 + new) * every + 3 * new * only_new, rtol=1e-4, atol=1e-5
+    )
+
+
 @pytest.mark.parametrize("inputs", [1, 2, 3, 6])
 def test_other_numbers_of_inputs_train(inputs):
     recipe = replace(TINY, input_counts=(inputs,), batch_sizes=(1,))
