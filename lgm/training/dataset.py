@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 from tqdm import tqdm
 
 from ..cli import Parser, pick_device, whole
-from ..outputs import check_writable
-from .furniture import build_furniture
+from ..outputs import check_writable, staged_folder
+from .furniture import build_furniture, furniture_objects
+from .packing import folder_objects, told, write_pack
 from .rendering import (
     Rendered,
     Settings,
@@ -29,12 +32,14 @@ from .shards import INDEX, Shards, ShardWriter
 from .sources import LAYOUTS, check_renders, find_renders, render_reader
 
 FAILURES = "failures.txt"
+PACK = "meshes.safetensors"
 CHECK_PICTURE = "cameras_check.png"
 # Options that only some sources know, and what they are where nothing is said.
 DEFAULTS = {
     "meshes": {"views": 100, "size": 512, "up": "y", "device": "cpu", "workers": None},
     "sample": {"views": 16, "size": 128, "device": "cpu", "workers": None},
     "renders": {"layout": "auto", "up": "z", "workers": None},
+    "pack": {"up": "y", "skip": ""},
     "deb": {"eval_objects": None, "eval_size": 256, "eval_count": 24, "keep_pack": False},
 }
 
@@ -53,6 +58,14 @@ def parser() -> argparse.ArgumentParser:
         "--sample", type=whole(1, 10**9), metavar="N", help="render N procedural objects"
     )
     source.add_argument(
+        "--pack",
+        type=Path,
+        nargs="+",
+        metavar="FOLDER",
+        help="pack models of folders: they are drawn while training, anew in every step; also the "
+        "furniture's .deb",
+    )
+    source.add_argument(
         "--deb",
         type=Path,
         metavar="FILE",
@@ -66,6 +79,9 @@ def parser() -> argparse.ArgumentParser:
     views.add_argument("--device", help="that draws: cpu, cuda or auto; default: cpu")
     views.add_argument(
         "--up", choices=("y", "z"), help="axis that points up; meshes: y, Blender cameras: z"
+    )
+    views.add_argument(
+        "--skip", metavar="PATTERN", help="leave out models in whose path this expression is found"
     )
     views.add_argument("--layout", choices=("auto", *LAYOUTS), help="of the folder of renders")
     furniture = p.add_argument_group("furniture")
@@ -91,15 +107,17 @@ def main(argv: list[str] | None = None) -> int:
     p = parser()
     arguments = p.parse_args(argv)
     given = vars(arguments)
-    source = next((s for s in ("meshes", "renders", "sample") if given[s] is not None), "deb")
+    source = next(
+        (s for s in ("meshes", "renders", "sample", "pack") if given[s] is not None), "deb"
+    )
     defaults = DEFAULTS[source]
     for option in sorted({name for known in DEFAULTS.values() for name in known}):
         if given[option] is None:
             given[option] = defaults.get(option)
         elif option not in defaults:
             p.error(f"--{option.replace('_', '-')} has no meaning with --{source}")
-    if source == "deb":
-        return furniture(arguments)
+    if source in ("deb", "pack"):
+        return {"deb": furniture, "pack": pack}[source](arguments)
     arguments.workers = arguments.workers or os.cpu_count() or 1
     check_writable(arguments.out, folder=True)
     if arguments.device:
@@ -110,10 +128,35 @@ def main(argv: list[str] | None = None) -> int:
 def furniture(arguments: argparse.Namespace) -> int:
     a = arguments
     _check_folder("--eval-objects", a.eval_objects)
-    if a.keep_pack and not (a.out / "meshes.safetensors").is_file():
+    if a.keep_pack and not (a.out / PACK).is_file():
         raise ValueError(f"--keep-pack needs a meshes.safetensors in {a.out}: leave it out.")
     check_writable(a.out, folder=True)
     print(build_furniture(a.out, a.deb, a.eval_objects, a.eval_size, a.eval_count, a.keep_pack))
+    return 0
+
+
+def pack(arguments: argparse.Namespace) -> int:
+    """One mesh pack of all sources."""
+    for source in arguments.pack:
+        if not source.is_file():
+            _check_folder("--pack", source)
+    try:
+        re.compile(arguments.skip)
+    except re.error as error:
+        raise ValueError(
+            f"--skip needs a regular expression, got {arguments.skip!r}: {error}."
+        ) from error
+    check_writable(arguments.out, folder=True)
+    objects = chain.from_iterable(
+        furniture_objects(source)
+        if source.is_file()
+        else folder_objects(source, arguments.up, arguments.skip)
+        for source in arguments.pack
+    )
+    with staged_folder(arguments.out) as staging:
+        outcome, left_out = write_pack(staging / PACK, tqdm(objects, unit="object"))
+    write_failures(arguments.out / FAILURES, left_out)
+    print(f"{arguments.out / PACK}: {told(outcome)}")
     return 0
 
 

@@ -145,6 +145,15 @@ def read_model(path: Path) -> Mesh:
     Raises:
         ValueError: the file holds no triangles.
     """
+    return to_mesh(*read_source(path))
+
+
+def read_source(path: Path) -> tuple[SourceMesh, dict[str, tuple[np.ndarray, float]]]:
+    """A model file's welded triangles, and its textures by name with their mean opacity.
+
+    Raises:
+        ValueError: the file holds no triangles.
+    """
     import trimesh
 
     scene = trimesh.load_scene(path, process=False)
@@ -176,7 +185,7 @@ def read_model(path: Path) -> Mesh:
         raise ValueError(
             f"{path} holds no triangles that can be read: give a mesh without Draco compression."
         )
-    return to_mesh(source, textures)
+    return source, textures
 
 
 def _base_color(visual) -> tuple[tuple[float, float, float], Image.Image | None]:

@@ -12,7 +12,6 @@ import lzma
 import re
 import tarfile
 import zipfile
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -22,15 +21,15 @@ from tqdm import tqdm
 
 from ..outputs import staged_folder
 from .evaluation_set import find_models, read_model, save_set
-from .meshes import Mesh, MeshPack, save_pack
+from .meshes import Mesh, MeshPack
 from .obj import SourceMesh, read_obj
+from .packing import TRIANGLES, Packed, told, usable, write_pack
 from .procedural import build as build_procedural
 from .procedural import draw_parameters
 from .rasterize import TriangleSoup
-from .simplify import face_normals, simplify, weld
-from .surfaces import read_texture, to_mesh
+from .simplify import weld
+from .surfaces import read_texture
 
-TRIANGLES = 4000
 INSTALLED = Path("/usr/share/sweethome3d/furniture")  # where the Debian package puts its libraries
 LICENSES = {
     "BlendSwap-CC-0": "CC0-1.0",
@@ -48,26 +47,23 @@ def heldout() -> dict:
     return json.loads(HELDOUT.read_text(encoding="utf-8"))
 
 
-def build_pack(path: Path, source: Path | None = None) -> dict[str, int]:
-    """Write the pack and return how many objects went where, or why not.
+def furniture_objects(source: Path | None = None) -> Iterator[Packed]:
+    """The libraries' objects, those held out for evaluation in splits of their own.
 
     Args:
         source: the .deb file, or a directory of .sh3f files; None takes the installed package.
+
+    Raises:
+        ValueError: it is damaged, or lacks libraries.
     """
     lists = heldout()
     split_of = {name: tier for tier in ("t1", "t2") for name in lists[tier]}
-    meshes, entries, outcome = [], [], Counter()
-    for library, archive in open_libraries(source):
-        for item in tqdm(read_catalog(archive), desc=library):
-            name = f"{library}/{PurePosixPath(item['model']).stem}"
-            mesh, reason = convert(archive, item)
-            if mesh is None:
-                outcome[reason] += 1
-                continue
-            meshes.append(mesh)
-            entries.append(
-                {
-                    "name": name,
+    try:
+        for library, archive in open_libraries(source):
+            for item in tqdm(read_catalog(archive), desc=library):
+                name = f"{library}/{PurePosixPath(item['model']).stem}"
+                mesh, reason = convert(archive, item)
+                about = {
                     "family": family(item),
                     "library": library,
                     "category": item.get("category", ""),
@@ -75,10 +71,9 @@ def build_pack(path: Path, source: Path | None = None) -> dict[str, int]:
                     "license": LICENSES[library],
                     "split": split_of.get(name, "train"),
                 }
-            )
-            outcome[entries[-1]["split"]] += 1
-    save_pack(path, meshes, entries)
-    return dict(outcome)
+                yield Packed(name, mesh, reason, about)
+    except (tarfile.TarError, lzma.LZMAError, zipfile.BadZipFile, EOFError) as error:
+        raise ValueError(f"{source} is damaged ({error}): get it again.") from error
 
 
 def open_libraries(source: Path | None = None) -> Iterator[tuple[str, zipfile.ZipFile]]:
@@ -157,38 +152,14 @@ def convert(
     source = weld(
         source.select(np.array([m.opacity > 0.05 for m in source.materials])[source.material_ids])
     )
-    if len(source.faces) < 8:
+    if not len(source.faces):
         return None, "empty"
-    vertices = _upright(source, item)
-    extents = np.ptp(vertices, axis=0)
-    if extents.min() < 0.03 * extents.max():
-        return None, "flat"
-    whole = replace(source, vertices=vertices)
-    before = silhouettes(whole)
-    for factor in (1, 1.5, 2):
-        source = simplify(whole, int(factor * limit))
-        after = silhouettes(source)
-        if (before & after).sum() > 0.85 * (before | after).sum():
-            break
-    else:
-        return None, "lost in simplification"
-
     textures: dict[str, tuple[np.ndarray, float]] = {}
     for material in source.materials:
         path = str(model.parent / (material.texture or "").replace("\\", "/"))
         if material.texture and path in names:
             textures[material.texture] = read_texture(archive.read(path))
-    mesh = to_mesh(source, textures)
-    area = np.linalg.norm(face_normals(source.vertices, source.faces), axis=1)
-    cut_out = [
-        textures[m.texture][1] < 0.8 if m.texture in textures else False for m in source.materials
-    ]
-    if area[np.array(cut_out)[source.material_ids]].sum() > 0.2 * area.sum():
-        return None, "cut-out textures"
-    coverage = after.mean((1, 2))
-    if not (0.03 < coverage.mean() < 0.7 and coverage.min() > 0.01):
-        return None, "thin"
-    return mesh, ""
+    return usable(replace(source, vertices=_upright(source, item)), textures, limit)
 
 
 def _upright(source: SourceMesh, item: dict[str, str]) -> np.ndarray:
@@ -202,23 +173,6 @@ def _upright(source: SourceMesh, item: dict[str, str]) -> np.ndarray:
     low, extent = used.min(0), np.maximum(np.ptp(used, axis=0), 1e-9)
     wanted = np.array([float(item[key]) for key in ("width", "height", "depth")])
     return (vertices - low) / extent * wanted
-
-
-def silhouettes(mesh: SourceMesh, size: int = 64) -> np.ndarray:
-    """What the object covers from the front and from the side, filling 85 % of the frame: bool [2,
-    size, size]."""
-    rng = np.random.default_rng(0)
-    area = np.linalg.norm(face_normals(mesh.vertices, mesh.faces), axis=1)
-    face = rng.choice(len(area), 40_000, p=area / area.sum())
-    points = np.einsum(
-        "nk,nkd->nd", rng.dirichlet(np.ones(3), len(face)), mesh.vertices[mesh.faces[face]]
-    )
-    used = mesh.vertices[np.unique(mesh.faces)]
-    low, high = used.min(0), used.max(0)
-    x, y, z = (((points - (low + high) / 2) / (high - low).max() * 0.85 + 0.5) * size).astype(int).T
-    grid = np.zeros((2, size, size), bool)
-    grid[0, y, x] = grid[1, y, z] = True
-    return grid
 
 
 def evaluation_items(
@@ -262,7 +216,7 @@ def build_furniture(
     """Write `meshes.safetensors` and `evaluation.safetensors` to a folder; says what is in them.
 
     Args:
-        source: as in `build_pack`.
+        source: as in `furniture_objects`.
         objects: models for the evaluation's tier t3.
         size: pixels a side of the evaluation pictures.
         count: evaluation objects per tier, at most.
@@ -272,11 +226,7 @@ def build_furniture(
     with staged_folder(out) as staging:
         path = (out if keep_pack else staging) / "meshes.safetensors"
         if not keep_pack:
-            try:
-                outcome = build_pack(path, source)
-            except (tarfile.TarError, lzma.LZMAError, zipfile.BadZipFile, EOFError) as error:
-                raise ValueError(f"{source} is damaged ({error}): get it again.") from error
-            print(", ".join(f"{count} {what}" for what, count in sorted(outcome.items())))
+            print(told(write_pack(path, furniture_objects(source))[0]))
         pack = MeshPack.load(path)
         items = tqdm(evaluation_items(pack, objects, counts), desc="evaluation set", unit="object")
         written = save_set(staging / "evaluation.safetensors", size, items)

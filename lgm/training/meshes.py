@@ -47,7 +47,7 @@ class Mesh:
     def soup(self, fill: float = EVALUATION_FILL, resolution: int = 512) -> TriangleSoup:
         """The object alone, centered and scaled to `fill` of the frame; textures at
         `resolution`."""
-        tiles = [_resize(image, resolution) for image in self.images]
+        tiles = [resize(image, resolution) for image in self.images]
         atlas = np.stack(tiles) if tiles else np.zeros((0, resolution, resolution, 3), np.uint8)
         corners = torch.from_numpy(self.vertices[self.faces]).float()
         objects = torch.zeros(len(corners), dtype=torch.int64)
@@ -305,7 +305,7 @@ def save_pack(path: str | Path, meshes: list[Mesh], entries: list[dict]) -> None
         low, high = mesh.vertices.min(0), mesh.vertices.max(0)
         unit = (mesh.vertices - (low + high) / 2) / ((high - low).max() / 2)
         textured = mesh.textures[mesh.material_ids] >= 0
-        tiles = [jpegs.setdefault(_jpeg(_resize(image, TILE)), len(jpegs)) for image in mesh.images]
+        tiles = [jpegs.setdefault(_jpeg(resize(image, TILE)), len(jpegs)) for image in mesh.images]
         uvs = mesh.uvs[textured]
         uvs = (
             uvs - np.floor(uvs.min(axis=(1, 2), keepdims=False))[:, None, None]
@@ -363,7 +363,8 @@ def _jpeg(image: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _resize(image: np.ndarray, size: int) -> np.ndarray:
+def resize(image: np.ndarray, size: int) -> np.ndarray:
+    """A picture [H, W, 3] at [size, size, 3]."""
     if image.shape[:2] == (size, size):
         return image
     return np.asarray(

@@ -89,14 +89,15 @@ def render_mesh(name: str, folder: Path, settings: Settings) -> Rendered:
         if not torch.isfinite(soup.corners).all():
             raise ValueError("its size or its place is not a number")
     except UNREADABLE as error:
-        return Rendered(name, failure=_reason(error))
+        return Rendered(name, failure=reason_of(error))
     try:
         return render(name, soup, settings)
     except ValueError as error:
-        return Rendered(name, failure=_reason(error))
+        return Rendered(name, failure=reason_of(error))
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """What a reader raised, in one line."""
     return (" ".join(str(error).split()) or type(error).__name__)[:300]
 
 
