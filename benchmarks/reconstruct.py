@@ -20,6 +20,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import lgm
+from lgm.fit import STEPS
 from lgm.preprocess import load_views
 
 ROOT = Path(__file__).parents[1]
@@ -70,6 +71,11 @@ def main() -> int:
             lambda size=size: model.reconstruct(views, size=size), arguments.runs
         )
         print(f"| four views to Gaussians, {size} px | {median:.2f} | {least:.2f} |")
+        splat = model.reconstruct(views, size=size)
+        median, least = seconds(
+            lambda size=size, splat=splat: model.fit(splat, views, size=size), arguments.runs
+        )
+        print(f"| fitting them to the views, {STEPS} steps | {median:.2f} | {least:.2f} |")
     if sys.platform != "win32":  # the resource module is POSIX only
         wall, peak = demo(arguments.threads)
         print(f"\nlgm demo: {wall:.1f} s, peak {peak:.0f} MB")

@@ -208,6 +208,14 @@ def build_parser() -> argparse.ArgumentParser:
         default="auto",
         help="background removal: auto keeps alpha, else removes a flat background",
     )
+    command.add_argument(
+        "--fit",
+        type=whole(0, 10_000),
+        default=0,
+        metavar="N",
+        help="steps that fit the splat to the pictures; 10 are enough, for pictures that show one "
+        "object from exactly these sides: renders, not generated views. Default 0: LGM as it is",
+    )
     _add_model_options(command)
     command.set_defaults(run=run_reconstruct, parser=command)
 
@@ -495,7 +503,9 @@ def run_reconstruct(options: argparse.Namespace) -> int:
 
     check_writable(options.out)
     model = load(options, pick_device(options.device))
-    gaussians = reconstruct_files(model, options.views, options.elevation, options.matte)
+    gaussians = reconstruct_files(
+        model, options.views, options.elevation, options.matte, options.fit
+    )
     options.out.parent.mkdir(parents=True, exist_ok=True)
     io.write_splat_file(options.out, gaussians)
     if not options.quiet:
@@ -528,7 +538,7 @@ def reconstruct_folder(options: argparse.Namespace) -> int:
     for folder in progress(folders, options, "objects"):
         try:
             gaussians = reconstruct_files(
-                model, view_files(folder), options.elevation, options.matte
+                model, view_files(folder), options.elevation, options.matte, options.fit
             )
             io.write_splat_file(options.out / f"{folder.name}.ply", gaussians)
         except (ValueError, RuntimeError, OSError) as error:

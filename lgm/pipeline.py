@@ -16,6 +16,7 @@ from torch import Tensor
 
 from . import io, video
 from .cameras import input_poses, orbit_poses
+from .fit import STEPS
 from .gaussians import Gaussians
 from .io.spz import write_spz
 from .page import DemoMesh, DemoPage, DemoViewer, viewer_code
@@ -104,15 +105,21 @@ def example_objects() -> dict[str, Path]:
 
 
 def reconstruct_files(
-    model: LGM, paths: Sequence[str | Path], elevation: float = 0.0, matte: Matte = "auto"
+    model: LGM,
+    paths: Sequence[str | Path],
+    elevation: float = 0.0,
+    matte: Matte = "auto",
+    fit: int = 0,
 ) -> Gaussians:
     """Gaussians of the object in four pictures at azimuth 0, 90, 180, 270.
 
     Args:
         elevation: degrees above the horizon the pictures were taken from.
+        fit: steps that fit the Gaussians to the pictures, see `LGM.fit`.
     """
     views = load_views(paths, model.preset.input_size, matte)
-    return model.reconstruct(views, input_poses(elevation))
+    poses = input_poses(elevation)
+    return model.fit(model.reconstruct(views, poses), views, poses, steps=fit)
 
 
 def object_picture(
@@ -263,7 +270,8 @@ def demo(
     with stages.stage("read four views"):
         views = load_views(view_files(object_folder), model.preset.input_size)
     title = object_folder.name.replace("_", " ").capitalize()
-    write_results(model, views, out, stages, title, _credits(object_folder), progress=progress)
+    credits = _credits(object_folder)
+    write_results(model, views, out, stages, title, credits, fit=STEPS, progress=progress)
 
 
 def write_results(
@@ -275,6 +283,7 @@ def write_results(
     credits: str = "",
     elevation: float = 0.0,
     with_mesh: bool = True,
+    fit: int = 0,
     progress: Callable = iter,
 ) -> None:
     """Reconstruct the object in four views and write what there is to see into `out`.
@@ -285,10 +294,15 @@ def write_results(
             mesh.glb, and index.html, which shows all of these.
         stages: gets the time of every step.
         elevation: degrees above the horizon the views are from.
+        fit: steps that fit the Gaussians to the views, see `LGM.fit`.
         progress: wraps an iterable, for a progress bar.
     """
+    poses = input_poses(elevation)
     with stages.stage("reconstruct"):
-        gaussians = model.reconstruct(views, input_poses(elevation))
+        gaussians = model.reconstruct(views, poses)
+    if fit:
+        with stages.stage("fit to the views"):
+            gaussians = model.fit(gaussians, views, poses, steps=fit)
     with stages.stage("write the splat"):
         io.write_splat_file(out / "splat.ply", gaussians)
     with stages.stage("ready the renderer"):  # it compiles, the first time on a machine

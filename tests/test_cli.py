@@ -53,6 +53,11 @@ class FakeModel:
         self.views, self.c2w = views, c2w
         return shell()
 
+    def fit(self, gaussians, views, c2w, steps):
+        assert views is self.views and c2w is self.c2w
+        self.steps = steps
+        return gaussians
+
 
 @pytest.fixture
 def model(monkeypatch):
@@ -289,6 +294,9 @@ def test_reconstruct_writes_what_the_model_returned(tmp_path, model, views, suff
     middle = model.views[:, 0, 16, 16] * 255
     assert middle.round().tolist() == [0, 60, 120, 180]  # in the order given
     torch.testing.assert_close(model.c2w, lgm.cameras.input_poses(10.0))
+    assert model.steps == 0
+    assert lgm_command("reconstruct", *views, "--out", out, "--fit", "7") == 0
+    assert model.steps == 7
 
 
 def test_a_bad_subfolder_does_not_stop_the_others(capsys, tmp_path, model, views):

@@ -86,11 +86,12 @@ def measure(images: Tensor, alphas: Tensor, truth: Tensor) -> dict[str, float]:
     }
 
 
-def predict(model: LGM, size: int | None, count: int = VIEW_COUNT) -> Callable:
+def predict(model: LGM, size: int | None, count: int = VIEW_COUNT, fit: int = 0) -> Callable:
     """The method under test: reconstruct from the inputs, render the novel views.
 
     Args:
         count: of the four inputs these are taken, beginning with the front.
+        fit: steps that fit the splat to the inputs.
     """
     chosen = {1: [0], 2: [0, 1], 3: [0, 1, 2], 4: [0, 1, 2, 3]}[count]
 
@@ -99,9 +100,9 @@ def predict(model: LGM, size: int | None, count: int = VIEW_COUNT) -> Callable:
         straight = (color - 1 + alpha) / alpha.clamp(
             min=1e-3
         )  # undo the white, which `reconstruct` puts there
-        gaussians = model.reconstruct(
-            torch.cat([straight.clamp(0, 1), alpha], dim=1), c2w[chosen], size
-        )
+        inputs, poses = torch.cat([straight.clamp(0, 1), alpha], dim=1), c2w[chosen]
+        gaussians = model.reconstruct(inputs, poses, size)
+        gaussians = model.fit(gaussians, inputs, poses, size, steps=fit)
         return draw(gaussians, c2w[VIEW_COUNT:], views.shape[-1])
 
     return method
@@ -285,6 +286,13 @@ def parser() -> argparse.ArgumentParser:
         default=None,
         help="input sides to test, e.g. 256 128",
     )
+    p.add_argument(
+        "--fit",
+        type=whole(0, 10_000),
+        nargs="+",
+        default=[0],
+        help="steps that fit the splats to the inputs; several are compared, e.g. 0 10",
+    )
     p.add_argument("--no-baselines", action="store_true", help="only the model")
     p.add_argument("--tiers", nargs="*", help="only these tiers")
     p.add_argument(
@@ -314,11 +322,11 @@ def main(argv: list[str] | None = None) -> int:
     sizes = arguments.size or [model.preset.input_size]
     name = Path(arguments.model).stem
     methods = {
-        f"{name} {size} px{'' if count == VIEW_COUNT else f', {count} views'}": predict(
-            model, size, count
-        )
+        f"{name} {size} px{'' if count == VIEW_COUNT else f', {count} views'}"
+        f"{f', fitted in {fit} steps' if fit else ''}": predict(model, size, count, fit)
         for size in sizes
         for count in arguments.views
+        for fit in arguments.fit
     }
     if not arguments.no_baselines:
         methods |= {"white": white, "nearest input": nearest_input, "visual hull": hull}
