@@ -202,6 +202,38 @@ def test_cancel_is_answered_within_the_network(pack, model, views, monkeypatch):
     assert all(not module._forward_pre_hooks for module in model.model.modules())
 
 
+def test_fitting_brings_the_splat_closer_to_the_views(pack, model, views):
+    types = pack.module("nodes.types")
+
+    def error(splat):
+        drawn = lgm.render.render(
+            types.gaussians_from_splat(splat, 0), lgm.cameras.input_poses(), 256
+        )
+        return (drawn.images[0].movedim(1, -1) - seen).square().mean()
+
+    with torch.inference_mode():  # as ComfyUI runs nodes
+        plain, seen = pack.run("LGM_Reconstruct", model=model, views=views[0])
+        fitted, _ = pack.run("LGM_Reconstruct", model=model, views=views[0], fit=5)
+    bar = comfy.utils.ProgressBar.bars[-1]
+    assert [value for value, _ in bar.updates] == list(range(1, bar.total + 1))
+    assert error(fitted) < 0.7 * error(plain)
+
+
+def test_fitting_can_be_cancelled(pack, model, views, monkeypatch):
+    fit = pack.module("lgm.fit")
+    render, drawn = fit.render, []
+
+    def press_cancel(*arguments, **options):
+        drawn.append(management)
+        monkeypatch.setattr(management, "cancelled", True)
+        return render(*arguments, **options)
+
+    monkeypatch.setattr(fit, "render", press_cancel)
+    with pytest.raises(management.InterruptProcessingException):
+        pack.run("LGM_Reconstruct", model=model, views=views[0], fit=5)
+    assert len(drawn) == 1
+
+
 def test_overflow_in_half_precision_is_repeated_in_float32(pack, views):
     patcher = pack.run("LGM_LoadModel", dtype="bf16")[0]
     network = patcher.model

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from lgm.fit import STEPS
+
 from .multiview import EDITED, IMAGE, OTHERS, SIDES, TEXT
 from .parts import (
     BATCH,
@@ -37,6 +39,9 @@ turn apart, camera level with the object. Other backgrounds: see *Own Photos to 
 **Check the order** in *The four views*: in the second picture the front of the object looks to \
 the left.
 
+**Fit:** 10 in *Reconstruct Gaussians* suits exact renders such as these. For generated views and \
+hand-held photos set it to 0.
+
 **Sharper:** put released LGM weights into the folder *models/lgm* and choose them in *Load LGM \
 Model*. They want a GPU.""",
     430,
@@ -44,7 +49,7 @@ Model*. They want a GPU.""",
         "photos": example("spot"),
         "arranged": Node("LGM_ArrangeViews", {"source.images": ("photos", "views")}, BATCH),
         "sheet": pictures(("arranged", "contact_sheet"), "The four views", 660, 290),
-        **reconstructed(("arranged", "views")),
+        **reconstructed(("arranged", "views"), fit=STEPS),
         "viewer": viewed(("lgm", "splat"), ("arranged", "views")),
         "save": saved(VIEWED, "four_views"),
     },

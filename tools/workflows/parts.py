@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 
+from lgm.fit import STEPS
 from lgm.multiview.folders import native_files
 from lgm.pipeline import NEGATIVE_PROMPT
 
@@ -15,7 +16,7 @@ ROOM = {
     "LGM_SamplingPreview": 300,
     "KSampler": 660,
     "LGM_PrepareImage": 620,
-    "LGM_Reconstruct": 570,
+    "LGM_Reconstruct": 600,
     "LGM_FilterSplat": 320,
     "LGM_CropSplat": 520,
     "LGM_RenderSplat": 660,
@@ -117,7 +118,7 @@ def example_splat(name: str, **widgets) -> dict[str, Node]:
     """
     return {
         "photos": example(name),
-        **reconstructed(("photos", "views"), **widgets),
+        **reconstructed(("photos", "views"), fit=STEPS, **widgets),
         "splat": Node("GetSplatCount", {"splat": ("lgm", "splat")}, {}, "Any splat"),
     }
 
