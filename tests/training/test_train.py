@@ -281,8 +281,12 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, maker, optimizer):
     resumed = small_run(recipe)
     resumed.load(tmp_path / "checkpoint.pt")
     assert losses + go(resumed, maker, 2) == expected
-    assert all(map(torch.equal, whole.parameters, resumed.parameters))
-    assert all(map(torch.equal, whole.ema, resumed.ema))
+    # On a CPU bitsandbytes lays weights out anew in its first step, which changes last digits, by
+    # 1e-8; a run that has lost its moments is 6e-4 off after a step.
+    atol = 0 if optimizer == "adamw" else 1e-6
+    for mine, theirs in ((whole.parameters, resumed.parameters), (whole.ema, resumed.ema)):
+        for a, b in zip(mine, theirs, strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=atol)
 
 
 def test_accumulated_batches_are_one_large_batch(maker):
