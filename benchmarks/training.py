@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--profile", action="store_true", help="kernels by time")
     parser.add_argument("--demo", action="store_true", help="the demo recipe instead, with data")
-    parser.add_argument("--data", type=Path, help="mesh pack for --demo")
+    parser.add_argument("--data", type=Path, nargs="+", default=[], help="mesh packs for --demo")
     args = parser.parse_args()
     torch.manual_seed(0)
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {platform.machine()}")

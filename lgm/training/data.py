@@ -7,7 +7,7 @@ where the model is.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from itertools import count, islice
@@ -85,23 +85,25 @@ class Batch:
 
 class Draws(torch.utils.data.IterableDataset):
     """One process's part of an endless stream of procedural objects' parameters and, as plain
-    integers, places in the mesh pack. What a sample is depends on the seed and its number alone.
+    integers, places among the meshes. What a sample is depends on the seed and its number alone.
 
     Args:
         numbers: the samples' numbers, in the order of use.
+        mesh_counts: of each pack, in the order of places; every pack is drawn equally often.
     """
 
-    def __init__(self, seed: int, numbers: Numbers, mesh_count: int, mesh_share: float):
+    def __init__(self, seed: int, numbers: Numbers, mesh_counts: Sequence[int], mesh_share: float):
         self.seed, self.numbers = seed, numbers
-        self.mesh_count, self.mesh_share = mesh_count, mesh_share
+        self.mesh_counts, self.mesh_share = mesh_counts, mesh_share
 
     def __iter__(self) -> Iterator[object]:
         worker = torch.utils.data.get_worker_info()
         first, step = (worker.id, worker.num_workers) if worker else (0, 1)
         for number in islice(self.numbers, first, None, step):  # workers take turns
             rng = random.Random(f"{self.seed} {number}")
-            if self.mesh_count and rng.random() < self.mesh_share:
-                yield rng.randrange(self.mesh_count)
+            if self.mesh_counts and rng.random() < self.mesh_share:
+                pack = rng.randrange(len(self.mesh_counts)) if len(self.mesh_counts) > 1 else 0
+                yield sum(self.mesh_counts[:pack]) + rng.randrange(self.mesh_counts[pack])
             else:  # reserved seeds of the evaluation start at two billion
                 yield draw_parameters(rng.randrange(2_000_000_000))
 
@@ -199,7 +201,7 @@ class Scenes:
 
 
 class BatchMaker:
-    """Makes one process's batches of procedural objects and of a mesh pack's.
+    """Makes one process's batches of procedural objects and of those of mesh packs.
 
     What a batch holds depends on the seed and the number of its first sample alone, so a run can
     go on where it stopped, and on another number of processes. Objects are made several steps at a
@@ -209,7 +211,7 @@ class BatchMaker:
 
     def __init__(
         self,
-        pack: Path | None,
+        packs: Sequence[Path],
         recipe: Recipe,
         device: torch.device,
         seed: int,
@@ -225,8 +227,10 @@ class BatchMaker:
             )
         self.recipe, self.device, self.seed, self.workers = recipe, device, seed, workers
         self.rank, self.world = rank, world
-        self.pack = MeshPack.load(pack, device) if pack else None
+        loaded = [MeshPack.load(path, device) for path in packs]
+        self.pack = MeshPack.joined(loaded) if loaded else None
         self.indices = self.pack.train_indices if self.pack else []
+        self.mesh_counts = [count for pack in loaded if (count := len(pack.train_indices))]
         self.draws: Iterator[object] | None = None
         self.next_draw = (-1, -1)  # stage and number of the sample that `draws` gives next
         self.scenes, self.made = None, (-1, -1)  # stage and first sample of what is made
@@ -267,7 +271,7 @@ class BatchMaker:
         """The process's next objects in an order of convenience; where each belongs; names."""
         if self.next_draw != (stage, first):
             draws = Draws(
-                self.seed, Numbers(first, self.share(stage)), len(self.indices),
+                self.seed, Numbers(first, self.share(stage)), self.mesh_counts,
                 self.recipe.mesh_share,
             )  # fmt: skip
             self.draws = iter(

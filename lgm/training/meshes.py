@@ -11,6 +11,7 @@ import json
 import lzma
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -145,6 +146,33 @@ class MeshPack:
             triangle_starts=triangle_starts,
             material_starts=material_starts,
             entries=json.loads(metadata["entries"]),
+        )
+
+    @classmethod
+    def joined(cls, packs: Sequence[MeshPack]) -> MeshPack:
+        """The objects of several packs as one, in order; each may take any pack's textures."""
+        if len(packs) == 1:
+            return packs[0]
+
+        def stacked(name: str) -> Tensor:
+            return torch.cat([getattr(pack, name) for pack in packs])
+
+        def starts(name: str) -> np.ndarray:
+            counts = [np.diff(getattr(pack, name)) for pack in packs]
+            return np.concatenate([[0], np.concatenate(counts).cumsum()])
+
+        fields = ("corners", "normals", "uvs", "materials", "atlas", "colors")
+        rows = np.cumsum([0, *(len(pack.atlas) for pack in packs)])
+        textures = [
+            torch.where(pack.textures < 0, -1, pack.textures + int(first))
+            for pack, first in zip(packs, rows, strict=False)
+        ]
+        return cls(
+            **{name: stacked(name) for name in fields},
+            textures=torch.cat(textures),
+            triangle_starts=starts("triangle_starts"),
+            material_starts=starts("material_starts"),
+            entries=[entry for pack in packs for entry in pack.entries],
         )
 
     def __len__(self) -> int:

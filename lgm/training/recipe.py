@@ -54,7 +54,7 @@ class Recipe:
     surface_weight: float = 0.0  # Gaussians of object pixels at the known surface; fades to a tenth
     depth_weight: float = 0.0  # rendered expected depth against the true one
     key_white: float = 0.0  # share of objects whose silhouettes are guessed from white
-    mesh_share: float = 0.4  # of objects that come from the mesh pack; the rest is procedural
+    mesh_share: float = 0.4  # of objects that come from mesh packs; the rest is procedural
 
 
 RECIPES = {

@@ -398,16 +398,24 @@ def make_batches(
     Raises:
         ValueError: the data isn't there, or isn't fit.
     """
-    path = arguments.data
+    paths = arguments.data
     settings = (recipe, device, arguments.seed, arguments.workers, rank(), world())
-    if path is None or path.is_file():
-        digest = sha256(path) if path else ""
-        return BatchMaker(path, *settings), {"name": str(path or "procedural"), "sha256": digest}
-    if not path.is_dir():
+    for path in paths:
+        if not path.exists():
+            raise ValueError(
+                "--data needs mesh packs, or a folder of shards, made by `lgm dataset`; there is "
+                f"no {path}."
+            )
+    if all(path.is_file() for path in paths):
+        name = " ".join(str(path) for path in paths) or "procedural"
+        digests = " ".join(sha256(path) for path in paths)
+        return BatchMaker(paths, *settings), {"name": name, "sha256": digests}
+    if len(paths) > 1:
         raise ValueError(
-            "--data needs a mesh pack, or a folder of shards, made by `lgm dataset`; there is no "
-            f"{path}."
+            "--data takes one folder of shards, or any number of mesh packs, got "
+            f"{' '.join(str(path) for path in paths)}: convert the renders into one folder."
         )
+    (path,) = paths
     maker = ShardBatches(path, *settings)
     known = recipe.surface_weight or recipe.depth_weight
     if known and rank() == 0:
@@ -479,8 +487,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--data",
         type=Path,
-        help="mesh pack, or folder of shards, made by `lgm dataset`; without it all objects are "
-        "procedural",
+        nargs="+",
+        default=[],
+        help="mesh packs, each drawn equally often, or a folder of shards, made by `lgm dataset`; "
+        "without it all objects are procedural",
     )
     p.add_argument(
         "--out",

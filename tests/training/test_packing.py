@@ -1,13 +1,15 @@
 """Mesh packs from folders of models."""
 
+from itertools import islice
+
 import numpy as np
 import pytest
 import torch
 import trimesh
 from PIL import Image
 
-from lgm.training import dataset
-from lgm.training.data import BatchMaker
+from lgm.training import dataset, train
+from lgm.training.data import BatchMaker, Draws, Numbers, Share
 from lgm.training.meshes import MeshPack
 from lgm.training.packing import TRIANGLES, usable
 from lgm.training.recipe import RECIPES, changed
@@ -68,7 +70,7 @@ def test_a_folder_becomes_a_pack_that_training_reads(models, tmp_path, capsys):
 
     recipe = changed(RECIPES["demo"], '{"mesh_share": 1, "sizes": [32], "batch_sizes": [2], '
                      '"stage_ends": [1]}')  # fmt: skip
-    batch = BatchMaker(path, recipe, torch.device("cpu"), 0, 0).batches(0, 0, 0.0)[0]
+    batch = BatchMaker([path], recipe, torch.device("cpu"), 0, 0).batches(0, 0, 0.0)[0]
     assert set(batch.names) <= set(names)
     assert batch.masks.mean() > 0.05
 
@@ -90,6 +92,36 @@ def test_several_folders_are_one_pack(models, tmp_path):
     found = MeshPack.load(tmp_path / "out" / "meshes.safetensors")
     assert [entry["name"] for entry in found.entries] == ["more/ball", "more/car", "other/rod"]
     assert found.train_indices == [0, 1, 2]
+
+
+def test_several_packs_are_drawn_equally_often(models, tmp_path):
+    paths = []
+    for name, inside in (("first", models / "more"), ("second", models)):
+        out = tmp_path / name
+        assert dataset.main(["--pack", str(inside), "--out", str(out)]) == 0
+        paths.append(out / "meshes.safetensors")
+    more, toys = (MeshPack.load(path) for path in paths)
+    counts = [len(more.train_indices), len(toys.train_indices)]
+    assert counts == [2, 4]
+    both = MeshPack.joined([more, toys])
+    assert [e["name"] for e in both.entries] == [e["name"] for e in (*more.entries, *toys.entries)]
+    for place in range(4):
+        alone, among = toys.soup([place]), both.soup([2 + place])
+        for name in ("corners", "normals", "uvs", "colors", "textures", "atlas"):
+            assert torch.equal(getattr(alone, name), getattr(among, name)), name
+
+    drawn = list(islice(Draws(3, Numbers(0, Share(1)), counts, 1.0), 400))
+    assert set(drawn) == set(range(6))
+    assert 160 < sum(place < 2 for place in drawn) < 240  # 200, within four standard deviations
+
+
+def test_data_that_can_not_be_combined_is_refused(models, tmp_path):
+    pack(models, tmp_path)
+    arguments = ["--steps", "1", "--out", str(tmp_path / "run"), "--data"]
+    with pytest.raises(ValueError, match="one folder of shards, or any number of mesh packs"):
+        train.main([*arguments, str(tmp_path / "meshes.safetensors"), str(models)])
+    with pytest.raises(ValueError, match=r"there is no .*gone\.safetensors"):
+        train.main([*arguments, str(tmp_path / "gone.safetensors")])
 
 
 def test_what_can_not_be_packed_is_said_and_leaves_nothing(models, tmp_path):

@@ -41,7 +41,7 @@ SMALL = Preset(
 
 @pytest.fixture(scope="module")
 def maker():
-    return BatchMaker(None, TINY, CPU, seed=7, workers=0)
+    return BatchMaker((), TINY, CPU, seed=7, workers=0)
 
 
 def batch_of(maker: BatchMaker, progress: float = 0.0):
@@ -93,7 +93,7 @@ def test_schedule_is_torchs_one_cycle():
 
 def test_papers_world_is_that_of_the_first_view_and_its_targets_are_larger():
     recipe = replace(TINY, preset="tiny", render_scale=2, distortion_chance=0.0, jitter_chance=0.0)
-    batch = batch_of(BatchMaker(None, recipe, CPU, 3, workers=0))
+    batch = batch_of(BatchMaker((), recipe, CPU, 3, workers=0))
     assert batch.inputs.shape[-1] == 64 and batch.images.shape[-1] == 128
     first = input_poses()[0].expand(2, 4, 4)
     torch.testing.assert_close(batch.c2w[:, 0], first, atol=1e-5, rtol=0)
@@ -155,7 +155,7 @@ def test_recipes_that_cannot_be_used_get_a_sentence(text, complaint):
 
 def test_drawn_objects_need_the_poles_views_too():
     with pytest.raises(ValueError, match="6 views"):
-        BatchMaker(None, replace(TINY, view_count=5), CPU, 0, 0)
+        BatchMaker((), replace(TINY, view_count=5), CPU, 0, 0)
 
 
 def test_a_frugal_optimizer_says_which_package_it_needs(monkeypatch):
@@ -248,16 +248,16 @@ def test_shares_of_all_processes_are_a_step():
 def test_a_batch_depends_on_its_number_alone(maker):
     """Not on what was made before it, on how many workers, or on how a step is split."""
     later = maker.batches(4, 0, 0.9)[0]
-    again = BatchMaker(None, TINY, CPU, seed=7, workers=2).batches(4, 0, 0.9)[0]
+    again = BatchMaker((), TINY, CPU, seed=7, workers=2).batches(4, 0, 0.9)[0]
     assert torch.equal(later.inputs, again.inputs) and torch.equal(later.images, again.images)
     halves = [
-        BatchMaker(None, replace(TINY, batch_sizes=(1,)), CPU, 7, 0, rank, 2).batches(4, 0, 0.9)[0]
+        BatchMaker((), replace(TINY, batch_sizes=(1,)), CPU, 7, 0, rank, 2).batches(4, 0, 0.9)[0]
         for rank in range(2)
     ]
     torch.testing.assert_close(torch.cat([half.inputs for half in halves]), later.inputs)
     torch.testing.assert_close(torch.cat([half.images for half in halves]), later.images)
     assert [name for half in halves for name in half.names] == later.names
-    other = BatchMaker(None, TINY, CPU, seed=8, workers=0).batches(4, 0, 0.9)[0]
+    other = BatchMaker((), TINY, CPU, seed=8, workers=0).batches(4, 0, 0.9)[0]
     assert not torch.equal(later.images, other.images)
 
 
@@ -295,7 +295,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, maker, optimizer):
 def test_accumulated_batches_are_one_large_batch(maker):
     large, small = small_run(), small_run(replace(TINY, batch_sizes=(1,), accumulation=2))
     go(large, maker, 1)
-    go(small, BatchMaker(None, small.recipe, CPU, 7, 0), 1)
+    go(small, BatchMaker((), small.recipe, CPU, 7, 0), 1)
     assert large.samples == small.samples == 2
     # Adam's first step is the sign of the gradient, nearly: compare the gradients.
     first, second = (torch.cat([p.grad.flatten() for p in r.parameters]) for r in (large, small))
@@ -345,7 +345,7 @@ def test_inputs_that_are_skipped_take_turns_in_the_loss(maker):
 @pytest.mark.parametrize("inputs", [1, 2, 3, 6])
 def test_other_numbers_of_inputs_train(inputs):
     recipe = replace(TINY, input_counts=(inputs,), batch_sizes=(1,))
-    run, maker = small_run(recipe), BatchMaker(None, recipe, CPU, 7, 0)
+    run, maker = small_run(recipe), BatchMaker((), recipe, CPU, 7, 0)
     assert batch_of(maker, 0.9).inputs.shape[1] == inputs
     assert all(map(math.isfinite, go(run, maker, 1)))
 
