@@ -2,8 +2,8 @@
 renderer.
 
 The network says where everything is, nearly; its pictures say what their sides look like to the
-pixel. A few steps take that over and make outlines right for all sides; many would bend the splat
-towards these pictures at the others' cost.
+pixel. A few steps take that over, and where the pictures agree on one object, outlines get better
+from all sides; many would bend the splat towards these pictures at the others' cost.
 """
 
 from __future__ import annotations

@@ -167,7 +167,8 @@ class LGM(nn.Module):
         progress: Callable[[float], None] | None = None,
     ) -> Gaussians:
         """What `reconstruct` made of these views, moved closer to them in `steps` steps: sharper,
-        with better outlines, also from sides that no view shows. Not part of LGM as published.
+        and better from sides that no view shows where the views agree on one object; where they
+        don't, worse. Not part of LGM as published.
 
         Args:
             gaussians: of as many objects as the views show; it happens on their device.

@@ -32,8 +32,8 @@ class Recipe:
     sizes: tuple[int, ...] = (256,)  # side of the input pictures per stage, pixels
     render_scale: int = 1  # side of the supervised pictures over the inputs'
     stage_ends: tuple[float, ...] = (1.0,)
-    view_count: int = 8  # views per object, the inputs and poles included; supervised are
-    skipped_inputs: int = 0  # all but so many of the inputs, by turns: more of the time is for new
+    view_count: int = 8  # views drawn of each object, inputs and poles included
+    skipped_inputs: int = 0  # so many inputs, by turns, have no loss: more time for new views
     input_counts: tuple[int, ...] = (VIEW_COUNT,)  # of inputs; each step takes one of them
     even_inputs: float = 0.0
     """Share of objects in shards whose inputs go around them in even steps, as at inference; the

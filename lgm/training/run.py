@@ -172,8 +172,11 @@ class Run:
 
     def _optimizer_state(self) -> dict:
         if self.recipe.optimizer != "adamw":
-            # Its numbers have other shapes than the weights, and paged ones are on no one device.
-            return tree_map_only(Tensor, Tensor.cpu, self.optimizer.state_dict())
+            # Its numbers have other shapes than the weights. Paged ones are on no one device, and
+            # carry an attribute that says so, which a copy drops and a file would keep.
+            return tree_map_only(
+                Tensor, lambda x: x.to("cpu", copy=True), self.optimizer.state_dict()
+            )
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         return get_optimizer_state_dict(self.network, self.optimizer, options=options)
 
@@ -351,7 +354,8 @@ def check_same(path: Path, now: dict[str, object]) -> None:
         )
     now = json.loads(json.dumps(now))
     differences = [key for key in ("seed", "data") if before.get(key) != now[key]]
-    old = json.loads(json.dumps(asdict(Recipe()))) | before.get("recipe", {})  # since then added
+    # Fields that were added since that run began have their defaults.
+    old = json.loads(json.dumps(asdict(Recipe()))) | before.get("recipe", {})
     for name, value in now["recipe"].items():
         if old[name] != value:
             differences.append(f"{name} ({old[name]} then, {value} now)")
