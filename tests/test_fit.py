@@ -60,12 +60,12 @@ def test_a_fitted_splat_looks_like_its_pictures_and_like_the_object_elsewhere(wi
     target = shown(truth, elsewhere)[0]
     gain = psnr(shown(fitted, elsewhere)[0], target) - psnr(shown(start, elsewhere)[0], target)
     assert (gain > 2).all()
-    # What is too faint to be drawn, and what turns Gaussians, stays as it is.
+    # What is too faint to be drawn stays as it is.
     faint = (start.opacities < FAINTEST)[0, :, 0]
     assert 0 < faint.sum() < start.count
     for name, value in fitted.tensors().items():
         assert torch.equal(value[:, faint], getattr(start, name)[:, faint])
-    assert torch.equal(fitted.rotations, start.rotations)
+    torch.testing.assert_close(fitted.rotations.norm(dim=-1), torch.ones(1, start.count))
     assert fitted.colors.min() >= 0 and fitted.colors.max() <= 1
 
 
