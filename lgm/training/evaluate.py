@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +30,11 @@ from ..outputs import check_writable, staged_folder
 from ..presets import VIEW_COUNT
 from ..render import render
 from ..weights import load_model
+from .augment import GRID_STEPS, grid_distortion, orbital_jitter
 from .evaluation_set import read_depths, read_pictures
 from .losses import psnr, ssim
+
+INPUTS = ("exact", "distorted", "jittered", "both")
 
 
 @dataclass(frozen=True)
@@ -86,21 +90,45 @@ def measure(images: Tensor, alphas: Tensor, truth: Tensor) -> dict[str, float]:
     }
 
 
-def predict(model: LGM, size: int | None, count: int = VIEW_COUNT, fit: int = 0) -> Callable:
+def disturb(inputs: Tensor, c2w: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    """The paper's augmentations of all views but the first, as a test of how a method bears inputs
+    that don't agree. What is drawn depends on the pictures alone.
+
+    Args:
+        inputs: [V, 4, S, S], color on white plus alpha.
+        c2w: [V, 4, 4].
+        kind: one of INPUTS: pictures on a distorted grid, cameras told wrongly, or both.
+    """
+    generator = torch.Generator().manual_seed(zlib.crc32(inputs.numpy().tobytes()))
+    grid = torch.rand(2 * len(inputs), sum(GRID_STEPS) // 2, generator=generator)[2:]
+    angles = torch.rand(2, len(inputs), 1, generator=generator)[:, 1:]
+    if kind in ("distorted", "both"):
+        white = torch.tensor([1.0, 1.0, 1.0, 0.0]).view(4, 1, 1)  # what is outside of the pictures
+        inputs = torch.cat([inputs[:1], grid_distortion(inputs[1:] - white, grid) + white])
+    if kind in ("jittered", "both"):
+        c2w = torch.cat([c2w[:1], orbital_jitter(c2w[1:], *angles.to(c2w))])
+    return inputs, c2w
+
+
+def predict(
+    model: LGM, size: int | None, count: int = VIEW_COUNT, fit: int = 0, kind: str = "exact"
+) -> Callable:
     """The method under test: reconstruct from the inputs, render the novel views.
 
     Args:
         count: of the four inputs these are taken, beginning with the front.
         fit: steps that fit the splat to the inputs.
+        kind: what the inputs are like, one of INPUTS.
     """
     chosen = {1: [0], 2: [0, 1], 3: [0, 1, 2], 4: [0, 1, 2, 3]}[count]
 
     def method(views: Tensor, c2w: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor]:
-        color, alpha = views[chosen].split((3, 1), dim=1)
+        pictures, poses = disturb(views[chosen], c2w[chosen], kind)
+        color, alpha = pictures.split((3, 1), dim=1)
         straight = (color - 1 + alpha) / alpha.clamp(
             min=1e-3
         )  # undo the white, which `reconstruct` puts there
-        inputs, poses = torch.cat([straight.clamp(0, 1), alpha], dim=1), c2w[chosen]
+        inputs = torch.cat([straight.clamp(0, 1), alpha], dim=1)
         gaussians = model.reconstruct(inputs, poses, size)
         gaussians = model.fit(gaussians, inputs, poses, size, steps=fit)
         return draw(gaussians, c2w[VIEW_COUNT:], views.shape[-1])
@@ -293,6 +321,14 @@ def parser() -> argparse.ArgumentParser:
         default=[0],
         help="steps that fit the splats to the inputs; several are compared, e.g. 0 10",
     )
+    p.add_argument(
+        "--inputs",
+        choices=INPUTS,
+        nargs="+",
+        default=["exact"],
+        help="the model's inputs as they are, or with the paper's grid distortion, orbital camera "
+        "jitter or both in all views but the first; several are compared",
+    )
     p.add_argument("--no-baselines", action="store_true", help="only the model")
     p.add_argument("--tiers", nargs="*", help="only these tiers")
     p.add_argument(
@@ -323,9 +359,11 @@ def main(argv: list[str] | None = None) -> int:
     name = Path(arguments.model).stem
     methods = {
         f"{name} {size} px{'' if count == VIEW_COUNT else f', {count} views'}"
-        f"{f', fitted in {fit} steps' if fit else ''}": predict(model, size, count, fit)
+        f"{'' if kind == 'exact' else f', {kind} inputs'}"
+        f"{f', fitted in {fit} steps' if fit else ''}": predict(model, size, count, fit, kind)
         for size in sizes
         for count in arguments.views
+        for kind in arguments.inputs
         for fit in arguments.fit
     }
     if not arguments.no_baselines:

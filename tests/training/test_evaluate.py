@@ -7,6 +7,7 @@ from lgm import load_model
 from lgm.presets import VIEW_COUNT
 from lgm.training.evaluate import (
     EvaluationSet,
+    disturb,
     evaluate,
     hull,
     measure,
@@ -55,6 +56,27 @@ def test_bundled_weights_beat_every_baseline(data):
     table = summarize(rows)
     assert {row["tier"] for row in table} == set(data.tiers)
     assert sum(row["objects"] for row in table) == len(rows)
+
+
+def test_disturbed_inputs_are_the_papers_and_repeatable(data):
+    views, c2w = data.views(0)[:VIEW_COUNT], data.c2w[:VIEW_COUNT]
+    for kind, moves, turns in (
+        ("exact", False, False), ("distorted", True, False), ("jittered", False, True),
+        ("both", True, True),
+    ):  # fmt: skip
+        pictures, poses = disturb(views, c2w, kind)
+        again = disturb(views, c2w, kind)
+        assert torch.equal(pictures, again[0]) and torch.equal(poses, again[1])
+        assert torch.equal(pictures[0], views[0]) and torch.equal(poses[0], c2w[0])
+        for view in range(1, VIEW_COUNT):
+            assert torch.equal(pictures[view], views[view]) != moves
+            assert torch.equal(poses[view], c2w[view]) != turns
+        # Nothing dark comes in from outside, and cameras stay on their orbits.
+        torch.testing.assert_close(pictures[:, :3, 0], torch.ones_like(pictures[:, :3, 0]))
+        distances = poses[:, :3, 3].norm(dim=1)
+        torch.testing.assert_close(distances, c2w[:, :3, 3].norm(dim=1))
+        angles = torch.rad2deg(2 * torch.asin((poses - c2w)[:, :3, 3].norm(dim=1) / 2 / distances))
+        assert angles.max() < (18**2 + 9**2) ** 0.5 + 0.1
 
 
 def test_hull_covers_the_inputs_silhouettes(data):
