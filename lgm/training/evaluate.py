@@ -34,7 +34,7 @@ from .augment import GRID_STEPS, grid_distortion, orbital_jitter
 from .evaluation_set import read_depths, read_pictures
 from .losses import psnr, ssim
 
-INPUTS = ("exact", "distorted", "jittered", "both")
+INPUTS = ("exact", "distorted", "jittered", "distorted+jittered")
 
 
 @dataclass(frozen=True)
@@ -102,10 +102,10 @@ def disturb(inputs: Tensor, c2w: Tensor, kind: str) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(zlib.crc32(inputs.numpy().tobytes()))
     grid = torch.rand(2 * len(inputs), sum(GRID_STEPS) // 2, generator=generator)[2:]
     angles = torch.rand(2, len(inputs), 1, generator=generator)[:, 1:]
-    if kind in ("distorted", "both"):
+    if kind in ("distorted", "distorted+jittered"):
         white = torch.tensor([1.0, 1.0, 1.0, 0.0]).view(4, 1, 1)  # what is outside of the pictures
         inputs = torch.cat([inputs[:1], grid_distortion(inputs[1:] - white, grid) + white])
-    if kind in ("jittered", "both"):
+    if kind in ("jittered", "distorted+jittered"):
         c2w = torch.cat([c2w[:1], orbital_jitter(c2w[1:], *angles.to(c2w))])
     return inputs, c2w
 

@@ -62,7 +62,7 @@ def test_disturbed_inputs_are_the_papers_and_repeatable(data):
     views, c2w = data.views(0)[:VIEW_COUNT], data.c2w[:VIEW_COUNT]
     for kind, moves, turns in (
         ("exact", False, False), ("distorted", True, False), ("jittered", False, True),
-        ("both", True, True),
+        ("distorted+jittered", True, True),
     ):  # fmt: skip
         pictures, poses = disturb(views, c2w, kind)
         again = disturb(views, c2w, kind)
