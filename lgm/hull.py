@@ -122,17 +122,23 @@ def polar_poses(first: Tensor) -> Tensor:
     return torch.stack(poses, dim=-3)
 
 
+def looked_at(views: int, pictured: int, shift: int) -> list[int]:
+    """The view with a picture that each view looks at: its neighbor by `shift`. Poles, views from
+    `pictured` on, look where view 0 does.
+    """
+    return [((view if view < pictured else 0) + shift) % pictured for view in range(views)]
+
+
 def _lookup(
     maps: Tensor, shift: int, depths: Tensor, c2w: Tensor, tan_half: Tensor, rays: Tensor
 ) -> Tensor:
     """Maps [B, M, C, h, w] of view v + shift where the points at `depths` [B, V, D, h, w] of view v
-    project. Poles, views from M on, look where view 0 does.
+    project.
 
     Returns [B, V, C, D, h, w]. Outside the picture its border is repeated.
     """
     batch, views, count, height, width = depths.shape
-    pictured = maps.shape[1]
-    targets = [((v if v < pictured else 0) + shift) % pictured for v in range(views)]
+    targets = looked_at(views, maps.shape[1], shift)
     other = c2w[:, targets]
     to_other = other[..., :3, :3].transpose(-1, -2)
     start = torch.einsum("bvij,bvj->bvi", to_other, c2w[..., :3, 3] - other[..., :3, 3])

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, autocast, nn
 
 from .cameras import FOVY, input_poses, plucker_rays
+from .correction import correction_inputs
 from .fit import STEPS, fit_to_pictures
 from .fused_norm import uses_triton
 from .gaussians import Gaussians, decode
@@ -39,6 +40,10 @@ class LGM(nn.Module):
         self.preset = preset
         self.unet = UNet(preset)
         self.conv = Conv2d(OUTPUT_CHANNELS, OUTPUT_CHANNELS, kernel_size=1)
+        self.corrector = UNet(preset.corrector) if preset.corrector else None
+        self.rounds = 1
+        """How often the corrector looks at what `reconstruct` makes; 0: as fast as without one."""
+
         self.identity_rotations = False
         """The legacy weights learned quaternions of almost no length, drawn as no rotation at all.
         """
@@ -71,7 +76,19 @@ class LGM(nn.Module):
         x = x.to(dtype, memory_format=torch.channels_last)
         return self.conv(self.unet(x, batch[1])).float().unflatten(0, batch)
 
-    def forward(self, inputs: Tensor, alphas: Tensor | None = None) -> Gaussians:
+    def corrections(self, x: Tensor) -> Tensor:
+        """What to add to `features`, float32 [B, V, 14, h, w], from [B, V, C, h, w]."""
+        dtype = self.compute_dtype(x.device)
+        flat = x.flatten(0, 1).to(dtype, memory_format=torch.channels_last)
+        return self.corrector(flat, x.shape[1]).float().unflatten(0, x.shape[:2])
+
+    def forward(
+        self,
+        inputs: Tensor,
+        alphas: Tensor | None = None,
+        drafts: Tensor | None = None,
+        rounds: int = 1,
+    ) -> Gaussians:
         """Gaussians of B objects.
 
         Args:
@@ -79,12 +96,21 @@ class LGM(nn.Module):
                 (`prepare`).
             alphas: [B, 4, 1, S, S], silhouettes. Only hull decoding looks at them; without them,
                 what isn't white is object.
+            drafts: [B] bool, objects that a corrector leaves as they are; default: none.
+            rounds: how often a corrector looks; only its last changes have gradients.
 
         Returns:
             B x (4 * h * w) Gaussians, index n = view * h * w + row * w + column.
         """
         x, guide = self._guided(inputs, alphas)
-        return self._decode(self.features(x), guide)
+        features = self.features(x)
+        for left in reversed(range(rounds if self.corrector is not None else 0)):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not left):
+                change = self.corrections(correction_inputs(features, guide, inputs.shape[1]))
+            if drafts is not None:
+                change = change * ~drafts[:, None, None, None, None]
+            features = features + change
+        return self._decode(features, guide)
 
     def _guided(self, inputs: Tensor, alphas: Tensor | None) -> tuple[Tensor, Guide | None]:
         """What the U-Net reads, and what its output is relative to."""
@@ -153,8 +179,13 @@ class LGM(nn.Module):
             RuntimeError: the network gave NaN or infinity even in float32.
         """
         views = torch.as_tensor(views, device=device or self.conv.weight.device)
-        x, guide = self._guided(*self.prepare(views, c2w, size, fovy))
-        return self._decode(self._finite_features(x), guide)
+        inputs, alphas = self.prepare(views, c2w, size, fovy)
+        x, guide = self._guided(inputs, alphas)
+        features = self._finite(self.features, x)
+        for _ in range(self.rounds if self.corrector is not None else 0):
+            seen = correction_inputs(features, guide, inputs.shape[1], fovy)
+            features = features + self._finite(self.corrections, seen)
+        return self._decode(features, guide)
 
     def fit(
         self,
@@ -190,11 +221,11 @@ class LGM(nn.Module):
         pictures = seen_pictures(x).clamp(0, 1)
         return fit_to_pictures(gaussians, pictures, alphas, poses, fovy, steps, progress=progress)
 
-    def _finite_features(self, x: Tensor) -> Tensor:
-        """`features`, in float32 if the chosen precision overflows (GTX 16xx cards do, LGM#92)."""
-        features, dtype = self.features(x), self.compute_dtype(x.device)
-        if features.isfinite().all():
-            return features
+    def _finite(self, layers: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """`layers(x)`, in float32 if the chosen precision overflows (GTX 16xx cards do, LGM#92)."""
+        output, dtype = layers(x), self.compute_dtype(x.device)
+        if output.isfinite().all():
+            return output
         if dtype == torch.float32:
             raise RuntimeError(
                 "The network needs to give finite numbers but gave NaN or infinity in float32 on "
@@ -202,7 +233,7 @@ class LGM(nn.Module):
             )
         log.warning("LGM gave NaN or infinity in %s on %s: using float32.", dtype, x.device)
         self.precision = torch.float32
-        return self._finite_features(x)
+        return self._finite(layers, x)
 
     def prepare(
         self,

@@ -13,6 +13,7 @@ MAX_VIEWS = 8  # what training and inference accept beyond it
 HULL_CHANNELS = 28  # what `lgm.hull` adds: own alpha, interval, neighbors' colors
 POLES = 2  # views that no picture shows, from straight above and below
 POLE_CHANNELS = 25  # what `lgm.hull` adds with them: two more views' colors, which kind it is
+CORRECTION_CHANNELS = 64  # what `lgm.correction` tells a corrector
 
 
 @dataclass(frozen=True)
@@ -27,14 +28,18 @@ class Preset:
     input_size: int = 256  # pixels
     mid_attention: bool = True
     output_size: int = 256  # pixels of the renders it was trained against
-    decoding: Literal["world", "hull"] = "world"
+    decoding: Literal["world", "hull", "correction"] = "world"
     """`world`: positions are absolute coordinates, the official way. `hull`: the network corrects
     the visual hull of the four silhouettes (see `lgm.hull`), which a small network learns far
-    sooner."""
+    sooner. `correction`: what a corrector adds to the first network's output."""
 
     poles: bool = False
     """Two more maps of Gaussians, as seen from straight above and below: level views see tops and
     undersides edge-on, and have no pixels for them. `hull` only."""
+
+    corrector: Preset | None = None
+    """A second, smaller U-Net on the grid of the Gaussians: it looks at the first one's splat as
+    drawn beside the pictures, and corrects it (see `lgm.correction`). `hull` only."""
 
     def __post_init__(self) -> None:
         levels = len(self.down_channels) - len(self.up_channels)
@@ -43,11 +48,13 @@ class Preset:
                 f"splat_size must be input_size / 2**{levels} = {self.input_size // 2**levels}, "
                 f"got {self.splat_size}."
             )
-        if self.poles and self.decoding != "hull":
-            raise ValueError(f"poles need the decoding hull, got {self.decoding}.")
+        if (self.poles or self.corrector) and self.decoding != "hull":
+            raise ValueError(f"Poles and correctors need the decoding hull, got {self.decoding}.")
 
     @property
     def in_channels(self) -> int:
+        if self.decoding == "correction":
+            return CORRECTION_CHANNELS
         hull = HULL_CHANNELS + self.poles * POLE_CHANNELS
         return INPUT_CHANNELS + (hull if self.decoding == "hull" else 0)
 
@@ -84,7 +91,7 @@ PRESETS: dict[str, Preset] = {
         up_attention=(True, False, False),
         splat_size=64,
     ),
-    "demo": Preset(  # 11 M parameters, bundled: seconds on a laptop's CPU
+    "demo": Preset(  # 15 M parameters, bundled: seconds on a laptop's CPU
         down_channels=(32, 64, 96, 128, 192),
         down_attention=(False, False, False, False, True),
         up_channels=(192, 128, 96, 64),
@@ -92,14 +99,26 @@ PRESETS: dict[str, Preset] = {
         splat_size=128,
         decoding="hull",
         poles=True,
+        corrector=Preset(
+            down_channels=(64, 64, 96, 128),
+            down_attention=(False, False, False, True),
+            up_channels=(128, 96, 64, 64),
+            up_attention=(True, False, False, False),
+            splat_size=128,
+            input_size=128,
+            decoding="correction",
+        ),
     ),
 }
+# Models between versions 0.2 and 0.3, and what was made of them.
+PRESETS["demo_v2"] = replace(PRESETS["demo"], corrector=None)
 # The model bundled with versions 0.1 and 0.2, and what was made of it.
-PRESETS["demo_v1"] = replace(PRESETS["demo"], poles=False)
+PRESETS["demo_v1"] = replace(PRESETS["demo_v2"], poles=False)
 
 
 def preset_of(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """Name of the preset whose layout these state-dict shapes have, told from the widths alone.
+    """Name of the preset whose layout these state-dict shapes have, told from the widths and
+    whether there is a corrector.
 
     Raises:
         ValueError: no preset has these widths.
@@ -108,6 +127,7 @@ def preset_of(shapes: Mapping[str, tuple[int, ...]]) -> str:
     conv_out = shapes.get("unet.conv_out.weight")
     ups = len({key.split(".")[2] for key in shapes if key.startswith("unet.up_blocks.")})
     downs = len({key.split(".")[2] for key in shapes if key.startswith("unet.down_blocks.")})
+    corrects = any(key.startswith("corrector.") for key in shapes)
     for name, preset in PRESETS.items():
         first = (preset.down_channels[0], preset.in_channels, 3, 3)
         last = (OUTPUT_CHANNELS, preset.up_channels[-1], 3, 3)
@@ -116,6 +136,7 @@ def preset_of(shapes: Mapping[str, tuple[int, ...]]) -> str:
             and conv_out is not None
             and (tuple(conv_in), tuple(conv_out), downs, ups)
             == (first, last, len(preset.down_channels), len(preset.up_channels))
+            and corrects == (preset.corrector is not None)
         ):
             return name
     raise ValueError(

@@ -46,6 +46,8 @@ class Batch:
     """[B, 4], of each map of Gaussians 1 where its pixels' surface is known: not where an input
     picture is distorted. With poles [B, 6]."""
     names: list[str]
+    drafts: Tensor | None = None  # [B] bool, objects that the corrector leaves alone
+    rounds: int = 1  # how often it looks at the others
 
     def supervised(self, skipped_inputs: int, step: int) -> tuple[Batch, int]:
         """The batch with the views whose pictures the loss looks at alone; how many are inputs. The
@@ -419,8 +421,9 @@ class BatchMaker:
         poses = plan.jitter(c2w[:, :inputs])
         names = self.scenes.names[part]
         return Batch(
-            network_inputs(views, poses), alphas, c2w, images, masks, depths, trusted, names
-        )
+            network_inputs(views, poses), alphas, c2w, images, masks, depths, trusted, names,
+            plan.drafts, plan.rounds,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -433,6 +436,8 @@ class Augmentation:
     grid: Tensor  # [B, 2 * (inputs - 1), knots] in [0, 1)
     jittered: Tensor  # [B] bool
     angles: Tensor  # [2, B, inputs - 1, 1] in [0, 1)
+    drafts: Tensor  # [B] bool, the corrector leaves them alone
+    rounds: int  # how often it looks at the others
 
     @classmethod
     def draw(
@@ -457,20 +462,21 @@ class Augmentation:
             uniform(2 * (inputs - 1), knots),
             uniform() < recipe.jitter_chance * on,
             uniform(2, inputs - 1, 1).movedim(1, 0),
+            uniform() < recipe.draft_share,
+            1 + (float(torch.rand((), generator=generator)) < recipe.second_rounds),
         )
 
     def part(self, start: int, stop: int) -> Augmentation:
         some = slice(start, stop)
         return Augmentation(
             self.inputs, self.keyed[some], self.distorted[some], self.grid[some],
-            self.jittered[some], self.angles[:, some],
+            self.jittered[some], self.angles[:, some], self.drafts[some], self.rounds,
         )  # fmt: skip
 
     def to(self, device: torch.device) -> Augmentation:
-        tensors = {
-            f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "inputs"
-        }
-        return replace(self, **tensors)
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved = {name: x.to(device) for name, x in values.items() if isinstance(x, Tensor)}
+        return replace(self, **moved)
 
     def distort(self, views: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Grid distortion of views [B, V, 3, S, S] and alphas; and which pictures are as they were

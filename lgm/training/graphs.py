@@ -17,16 +17,21 @@ MAX_SHAPES = 2  # recordings kept: each holds the activations of one pass
 
 
 class _Recorded(nn.Module):
-    """What is recorded takes tensors alone."""
+    """What is recorded takes tensors alone, and has no weights but those it uses."""
 
-    def __init__(self, network: Network, views: int):
+    def __init__(self, network: Network, views: int, correct: bool):
         super().__init__()
-        self.network, self.views = network, views
+        parts = ("corrector",) if correct else ("unet", "conv")
+        self.used = nn.ModuleList(getattr(network, name) for name in parts)
+        self.views = views
 
     def forward(self, x: Tensor) -> Tensor:
         # Without the cache: a cached cast would live in one recording and be missed by the next.
         with autocast("cuda", torch.bfloat16, cache_enabled=False):
-            return self.network(x, self.views)
+            x = self.used[0](x, self.views)
+            for last in self.used[1:]:
+                x = last(x)
+            return x.float()
 
 
 def graph_features(run: Run, be_quiet: Callable[[], None]) -> None:
@@ -40,13 +45,19 @@ def graph_features(run: Run, be_quiet: Callable[[], None]) -> None:
         be_quiet: called before recording; other threads of this process must leave the GPU alone
             until their next task.
     """
-    plain = run.model.features
-    recorded: dict[tuple[int, ...], nn.Module] = {}
     run.fresh_gradients = False
     for parameter in run.parameters:
         parameter.grad = torch.zeros_like(parameter)
+    run.model.features = _graphed(run, run.model.features, False, be_quiet)
+    run.model.corrections = _graphed(run, run.model.corrections, True, be_quiet)
 
-    def features(x: Tensor) -> Tensor:
+
+def _graphed(
+    run: Run, plain: Callable[[Tensor], Tensor], correct: bool, be_quiet: Callable[[], None]
+) -> Callable[[Tensor], Tensor]:
+    recorded: dict[tuple[int, ...], nn.Module] = {}
+
+    def calculated(x: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
             return plain(x)
         shape, batch = tuple(x.shape), x.shape[:2]
@@ -56,9 +67,9 @@ def graph_features(run: Run, be_quiet: Callable[[], None]) -> None:
                 recorded.clear()  # frees their memory
             be_quiet()
             torch.cuda.synchronize()
-            module = _Recorded(run.network, batch[1]).train()
+            module = _Recorded(run.network, batch[1], correct).train()
             with autocast("cuda", enabled=False):
                 recorded[shape] = torch.cuda.make_graphed_callables(module, (x.clone(),))
         return recorded[shape](x).unflatten(0, batch)
 
-    run.model.features = features
+    return calculated

@@ -38,15 +38,19 @@ FORMAT = 2  # of checkpoints and run.json
 
 
 class Network(nn.Module):
-    """What learns: `LGM.features` as a module of its own, with LGM's names for its weights."""
+    """What learns: `LGM.features` and `LGM.corrections` as a module of their own, with LGM's names
+    for its weights.
+    """
 
     def __init__(self, model: LGM):
         super().__init__()
-        self.unet, self.conv = model.unet, model.conv
+        self.unet, self.conv, self.corrector = model.unet, model.conv, model.corrector
 
-    def forward(self, x: Tensor, views: int) -> Tensor:
+    def forward(self, x: Tensor, views: int, correct: bool = False) -> Tensor:
         """[B * V, 14, h, w] float32 from [B * V, C, S, S]."""
         with autocast(x.device.type, torch.bfloat16, enabled=x.is_cuda):
+            if correct:
+                return self.corrector(x, views).float()
             return self.conv(self.unet(x, views)).float()
 
 
@@ -54,8 +58,8 @@ class Run:
     """Everything a run has to remember.
 
     Args:
-        model: where and as it is to be trained (`for_training`). From here on its `features` are
-            the trained network's.
+        model: where and as it is to be trained (`for_training`). From here on its `features` and
+            `corrections` are the trained network's.
         spread: `ddp`, `fsdp` or empty, over the processes of torch.distributed.
     """
 
@@ -71,7 +75,8 @@ class Run:
             self.parallel = nn.parallel.DistributedDataParallel(
                 self.network, gradient_as_bucket_view=True
             )
-        model.features = self._features
+        model.features = self._calculated
+        model.corrections = partial(self._calculated, correct=True)
         self.names = [name for name, _ in self.network.named_parameters()]
         self.parameters = list(self.network.parameters())
         self.optimizer = make_optimizer(self.parameters, recipe)
@@ -80,11 +85,11 @@ class Run:
         self.failures = 0  # steps without a finite gradient, in a row
         self.fresh_gradients = True  # between steps they may be None
 
-    def _features(self, x: Tensor) -> Tensor:
+    def _calculated(self, x: Tensor, correct: bool = False) -> Tensor:
         batch = x.shape[:2]
         network = self.parallel if torch.is_grad_enabled() else self.network
         x = x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        return network(x, batch[1]).unflatten(0, batch)
+        return network(x, batch[1], correct).unflatten(0, batch)
 
     def without_sync(self, last: bool):
         """While gradients of all but the last batch of a step are collected."""

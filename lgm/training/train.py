@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
+import itertools
 import json
 import logging
 import os
@@ -40,6 +41,7 @@ from .run import Run, average_gradients, check_same, describe, for_training, ran
 from .views import ShardBatches
 
 MAX_FAILURES = 20
+AGREE_EVERY = 8  # steps: processes that ask each other what time it is wait for their GPUs
 
 log = logging.getLogger(__name__)
 
@@ -52,9 +54,9 @@ def loss_terms(
     lpips: LPIPS | None,
     step: int = 0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The weighted loss, and its unweighted terms beside PSNR for the log."""
+    """The weighted loss of finite Gaussians, and its unweighted terms beside PSNR for the log."""
     batch, inputs = whole.supervised(recipe.skipped_inputs, step)
-    output = render(gaussians, batch.c2w, batch.images.shape[-1])
+    output = render(gaussians, batch.c2w, batch.images.shape[-1], known_finite=True)
     # The original's renderer clamps, and its targets are put on white a second time.
     images, target = output.images.clamp(0, 1), batch.images
     if recipe.blend_twice:
@@ -141,8 +143,9 @@ def train_step(
 def batch_loss(
     run: Run, batch: Batch, progress: float, lpips: LPIPS | None
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    gaussians = run.model(batch.inputs, batch.alphas)
-    if not gaussians.positions.isfinite().all():  # can't be drawn; every process has to learn of it
+    gaussians = run.model(batch.inputs, batch.alphas, batch.drafts, batch.rounds)
+    finite = torch.stack([x.isfinite().all() for x in gaussians.tensors().values()])
+    if not finite.all():  # can't be drawn; every process has to learn of it
         lost = gaussians.positions.sum() * float("nan")
         names = ("rgb", "metric", "psnr_input", "psnr_novel")
         return lost, {name: lost.detach() for name in names}
@@ -238,24 +241,29 @@ def loop(
     stop = []
     signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
     started, saved, before = time.monotonic(), time.monotonic(), run.seconds
-    while True:
+    elapsed = finished = due = 0.0
+    for turn in itertools.count():
         run.seconds = before + time.monotonic() - started
+        if world() == 1 or turn < AGREE_EVERY or turn % AGREE_EVERY == 0:
+            limit = arguments.stop_after and time.monotonic() - started > 60 * arguments.stop_after
+            elapsed, finished, due = _agreed(
+                [
+                    run.seconds,
+                    float(bool(limit or stop)),
+                    float(time.monotonic() - saved > 60 * arguments.checkpoint_minutes),
+                ],
+                run.parameters[0].device,
+            )
         if arguments.minutes:
-            progress = run.seconds / (60 * arguments.minutes)
+            progress = elapsed / (60 * arguments.minutes)
         else:
             progress = run.step / arguments.steps
-        limit = arguments.stop_after and time.monotonic() - started > 60 * arguments.stop_after
-        due = time.monotonic() - saved > 60 * arguments.checkpoint_minutes
-        finished, progress, due = _agreed(
-            [float(progress >= 1 or bool(limit) or bool(stop)), progress, float(due)],
-            run.parameters[0].device,
-        )
-        if finished:
+        if progress >= 1 or finished:
             return
         if due:
             save(run, checkpoint)
             journal.picture()
-            saved = time.monotonic()
+            saved, due = time.monotonic(), 0.0
         stage = stage_of(progress, run.recipe)
         batches = maker.batches(run.samples, stage, progress)
         journal.add(train_step(run, batches, progress, lpips), batches[0], stage, progress)
@@ -342,19 +350,29 @@ class Journal:
 
     @torch.no_grad()
     def _validate(self, stage: int) -> None:
-        """PSNR of the averaged weights on objects that are held out, new views alone."""
+        """PSNR of the averaged weights on objects that are held out, new views alone; with a
+        corrector, of its drafts, too.
+        """
+        names = ["psnr_novel", "psnr_draft"][: 1 + (self.run.model.corrector is not None)]
         with self.run.averaged():
             scores = [
-                psnr(draw(self.run, batch), batch.images)[:, batch.inputs.shape[1] :].mean()
+                [
+                    psnr(draw(self.run, batch, name == "psnr_draft"), batch.images)[
+                        :, batch.inputs.shape[1] :
+                    ].mean()
+                    for name in names
+                ]
                 for batch in self.maker.validation(stage)
             ]
-        score = float(torch.stack(scores).mean())
+        means = torch.tensor(scores).mean(0).tolist()
         if rank() == 0:
-            print(f"step {self.run.step}: validation {score:.2f} dB", flush=True)
+            told = ", drafts ".join(f"{score:.2f} dB" for score in means)
+            print(f"step {self.run.step}: validation {told}", flush=True)
             with (self.out / "validation.csv").open("a") as file:
-                file.write(f"{self.run.step},{score:.4f}\n")
+                file.write(",".join([str(self.run.step), *(f"{m:.4f}" for m in means)]) + "\n")
             if self.board:
-                self.board.add_scalar("validation/psnr_novel", score, self.run.step)
+                for name, score in zip(names, means, strict=True):
+                    self.board.add_scalar(f"validation/{name}", score, self.run.step)
 
     def picture(self) -> None:
         """Ground truth above, prediction below, for the first four objects."""
@@ -373,9 +391,10 @@ class Journal:
                 self.board.add_image("train/latest", pixels, self.run.step, dataformats="HWC")
 
 
-def draw(run: Run, batch: Batch) -> Tensor:
-    """The network's pictures of all of a batch's views, 0..1."""
-    gaussians = run.model(batch.inputs, batch.alphas)
+def draw(run: Run, batch: Batch, drafts: bool = False) -> Tensor:
+    """The network's pictures of all of a batch's views, 0..1, of drafts or as corrected."""
+    left = torch.full((len(batch.names),), drafts, device=batch.inputs.device)
+    gaussians = run.model(batch.inputs, batch.alphas, left)
     return render(gaussians, batch.c2w, batch.images.shape[-1]).images.clamp(0, 1)
 
 
@@ -446,6 +465,9 @@ def start_model(arguments: argparse.Namespace, recipe: Recipe) -> tuple[LGM, str
     if preset.decoding == "hull":  # begin at the hull itself
         torch.nn.init.normal_(model.conv.weight, std=0.02)
         torch.nn.init.zeros_(model.conv.bias)
+    if model.corrector is not None:  # begin without corrections
+        torch.nn.init.zeros_(model.corrector.conv_out.weight)
+        torch.nn.init.zeros_(model.corrector.conv_out.bias)
     if not arguments.weights:
         return model, "fresh"
     path = find_model(arguments.weights)

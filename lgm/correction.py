@@ -1,0 +1,104 @@
+"""What a draft of a splat looks like beside its pictures: what a corrector is told.
+
+The first network never sees what it has made. A second, smaller one does: the draft is drawn from
+all views, and each Gaussian is told what every picture shows where it stands, what the draft shows
+there instead, and whether it lies in front of or behind what is drawn. Shapes it was not trained on
+it can so mend by what doesn't fit, as an optimizer would, but in one step, and knowing what objects
+look like from sides that no picture shows.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .cameras import FOVY, RADIUS
+from .hull import Guide, decode_hull, looked_at
+from .render import render
+
+DRAWN_FINER = 2  # than the grid of Gaussians, as the pictures are; then averaged
+LOOKED_AT = (0, 1, -1, 2)  # views, from a Gaussian's own on
+FAR_APART = 0.3  # world units of depth that tell no more than that
+
+
+@torch.no_grad()
+def correction_inputs(features: Tensor, guide: Guide, pictured: int, fovy: float = FOVY) -> Tensor:
+    """[B, V, CORRECTION_CHANNELS, h, w] float32, on the grid of the Gaussians.
+
+    Args:
+        features: [B, V, 14, h, w], raw, the draft's.
+        guide: what they are relative to.
+        pictured: how many of the views have pictures; poles don't.
+        fovy: full vertical angle of the cameras, degrees.
+    """
+    views, size = features.shape[1], features.shape[-1]
+    draft = decode_hull(features.nan_to_num(), guide)  # what overflows is found out later
+    drawn = render(draft, guide.c2w, DRAWN_FINER * size, fovy, known_finite=True)
+
+    def pooled(x: Tensor) -> Tensor:
+        return F.avg_pool2d(x.flatten(0, 1), DRAWN_FINER).unflatten(0, x.shape[:2])
+
+    colors, alphas = pooled(drawn.images.clamp(0, 1)), pooled(drawn.alphas)
+    covered = pooled(drawn.depths * drawn.alphas)  # depth times coverage
+    points = draft.positions.view(len(features), views, size, size, 3)
+    own_depth = _camera_points(points, guide.c2w)[..., 2].neg()[:, :, None]
+    parts = [
+        features,
+        2 * guide.colors - 1,
+        guide.alphas,
+        guide.near - RADIUS,
+        guide.far - RADIUS,
+        guide.valid,
+        2 * colors - 1,
+        alphas,
+        _gap(covered, alphas, own_depth),
+        own_depth - RADIUS,
+        _is_pole(guide.valid, pictured),
+    ]
+    truth, silhouettes = guide.colors[:, :pictured], guide.alphas[:, :pictured]
+    maps = torch.cat(
+        [
+            2 * truth - 1,
+            truth - colors[:, :pictured],
+            silhouettes,
+            alphas[:, :pictured],
+            covered[:, :pictured],
+        ],
+        dim=2,
+    )
+    for shift in LOOKED_AT:
+        targets = looked_at(views, pictured, shift)
+        seen, depth = _sample(maps[:, targets], points, guide.c2w[:, targets], fovy)
+        parts += [seen[:, :, :-1], _gap(seen[:, :, -1:], seen[:, :, -2:-1], depth)]
+    return torch.cat(parts, dim=2)
+
+
+def _camera_points(points: Tensor, c2w: Tensor) -> Tensor:
+    """World points [B, V, h, w, 3] in the axes of cameras [B, V, 4, 4]."""
+    moved = points - c2w[:, :, None, None, :3, 3]
+    return torch.einsum("bvji,bvhwj->bvhwi", c2w[..., :3, :3], moved)
+
+
+def _sample(maps: Tensor, points: Tensor, c2w: Tensor, fovy: float) -> tuple[Tensor, Tensor]:
+    """Maps [B, V, C, h, w] of cameras [B, V, 4, 4] where points [B, V, h, w, 3] project, their
+    borders repeated outside; the points' depths [B, V, 1, h, w].
+    """
+    x, y, z = _camera_points(points, c2w).unbind(-1)
+    scale = torch.tan(torch.deg2rad(z.new_tensor(fovy / 2))) * (-z).clamp(min=0.05)
+    grid = torch.stack([x / scale, -y / scale], dim=-1)
+    sampled = F.grid_sample(
+        maps.flatten(0, 1), grid.flatten(0, 1), padding_mode="border", align_corners=False
+    )
+    return sampled.unflatten(0, maps.shape[:2]), -z[:, :, None]
+
+
+def _gap(covered: Tensor, alphas: Tensor, depth: Tensor) -> Tensor:
+    """How far what is drawn lies behind a depth; nothing where nothing is drawn."""
+    drawn = covered / alphas.clamp(min=1e-3)
+    return (drawn - depth).clamp(-FAR_APART, FAR_APART) / FAR_APART * alphas
+
+
+def _is_pole(like: Tensor, pictured: int) -> Tensor:
+    is_pole = torch.arange(like.shape[1], device=like.device) >= pictured
+    return is_pole[:, None, None, None].float().expand_as(like)
