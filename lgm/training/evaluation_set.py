@@ -196,12 +196,14 @@ def _base_color(visual) -> tuple[tuple[float, float, float], Image.Image | None]
         return tuple(average.tolist()), None
     picture = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
     factor = getattr(material, "baseColorFactor", None)
-    if factor is None:
-        color = np.ones(3) if picture is not None else np.asarray(material.main_color)[:3] / 255
+    if factor is None:  # white in glTF, where trimesh says gray
+        plain = picture is None and not hasattr(material, "baseColorFactor")
+        color = np.asarray(material.main_color)[:3] / 255 if plain else np.ones(3)
         return tuple(color.tolist()), picture
-    linear = np.asarray(factor, dtype=float)[:3] / (
-        255 if np.asarray(factor).dtype == np.uint8 else 1
-    )
+    factor = np.asarray(factor)
+    # trimesh takes a file's whole numbers 0 and 1 for bytes; an alpha of one byte gives them away.
+    in_bytes = factor.dtype == np.uint8 and factor[3] != 1
+    linear = factor[:3].astype(float) / (255 if in_bytes else 1)
     encoded = np.where(
         linear < 0.0031308, 12.92 * linear, 1.055 * linear.clip(1e-9) ** (1 / 2.4) - 0.055
     )

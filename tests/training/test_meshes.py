@@ -142,6 +142,30 @@ def test_gltf_comes_with_its_texture_and_color(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("pbr", "color"),
+    [
+        ({}, (1.0, 1.0, 1.0)),
+        ({"baseColorFactor": [1, 1, 1, 1]}, (1.0, 1.0, 1.0)),
+        ({"baseColorFactor": [0, 1, 0, 1]}, (0.0, 1.0, 0.0)),
+        ({"baseColorFactor": [1.0, 0.0, 0.2, 1.0]}, (1.0, 0.0, 0.485)),
+    ],
+)
+def test_gltf_materials_have_the_colors_that_the_format_says(tmp_path, pbr, color):
+    shape = trimesh.creation.box()
+    shape.visual = trimesh.visual.TextureVisuals(material=trimesh.visual.material.PBRMaterial())
+    files = trimesh.exchange.gltf.export_gltf(trimesh.Scene(shape))
+    tree = json.loads(files["model.gltf"])
+    tree["materials"] = [{"pbrMetallicRoughness": pbr}]
+    for mesh in tree["meshes"]:
+        for primitive in mesh["primitives"]:
+            primitive["material"] = 0
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "model.gltf").write_text(json.dumps(tree))
+    np.testing.assert_allclose(read_model(tmp_path / "model.gltf").colors, [color], atol=0.01)
+
+
 # Simplifying
 
 
