@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from . import __version__
+from .presets import ROUNDS
 
 DEMO_OBJECT = "spot"
 METHODS = ("outside", "density")  # lgm.mesh.METHODS, which wait for torch
@@ -215,6 +216,14 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="steps that fit the splat to the pictures; 10 are enough, for pictures that show one "
         "object from exactly these sides: renders, not generated views. Default 0: LGM as it is",
+    )
+    command.add_argument(
+        "--rounds",
+        type=whole(0, 100),
+        default=ROUNDS,
+        metavar="N",
+        help="how often the included model looks at its splat and mends it: 0 is fastest; "
+        f"default {ROUNDS}",
     )
     _add_model_options(command)
     command.set_defaults(run=run_reconstruct, parser=command)
@@ -504,7 +513,7 @@ def run_reconstruct(options: argparse.Namespace) -> int:
     check_writable(options.out)
     model = load(options, pick_device(options.device))
     gaussians = reconstruct_files(
-        model, options.views, options.elevation, options.matte, options.fit
+        model, options.views, options.elevation, options.matte, options.fit, options.rounds
     )
     options.out.parent.mkdir(parents=True, exist_ok=True)
     io.write_splat_file(options.out, gaussians)
@@ -538,7 +547,12 @@ def reconstruct_folder(options: argparse.Namespace) -> int:
     for folder in progress(folders, options, "objects"):
         try:
             gaussians = reconstruct_files(
-                model, view_files(folder), options.elevation, options.matte, options.fit
+                model,
+                view_files(folder),
+                options.elevation,
+                options.matte,
+                options.fit,
+                options.rounds,
             )
             io.write_splat_file(options.out / f"{folder.name}.ply", gaussians)
         except (ValueError, RuntimeError, OSError) as error:

@@ -2,16 +2,19 @@
 
 The first network never sees what it has made. A second, smaller one does: the draft is drawn from
 all views, and each Gaussian is told what every picture shows where it stands, what the draft shows
-there instead, and whether it lies in front of or behind what is drawn. Shapes it was not trained on
-it can so mend by what doesn't fit, as an optimizer would, but in one step, and knowing what objects
-look like from sides that no picture shows.
+there instead, whether it lies in front of or behind what is drawn, and where the pictures pull it:
+the derivatives of their error. Shapes that are new to it, it so can mend by what doesn't fit, as an
+optimizer would, but in one step, and knowing what objects look like from sides that no picture
+shows (learned descent: Flynn et al. 2019, DeepView; Chen et al. 2024, G3R).
 """
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, autocast
 
 from .cameras import FOVY, RADIUS
 from .hull import Guide, decode_hull, looked_at
@@ -20,11 +23,12 @@ from .render import render
 DRAWN_FINER = 2  # than the grid of Gaussians, as the pictures are; then averaged
 LOOKED_AT = (0, 1, -1, 2)  # views, from a Gaussian's own on
 FAR_APART = 0.3  # world units of depth that tell no more than that
+# Of the error's derivatives by offset, opacity, scale, rotation and color: what is usual becomes 1.
+PULL_SCALES = (3, 3, 3, 300, 60, 60, 500, 40, 40, 40, 40, 150, 150, 150)
 
 
-@torch.no_grad()
 def correction_inputs(features: Tensor, guide: Guide, pictured: int, fovy: float = FOVY) -> Tensor:
-    """[B, V, CORRECTION_CHANNELS, h, w] float32, on the grid of the Gaussians.
+    """[B, V, CORRECTION_CHANNELS, h, w] float32, on the grid of the Gaussians; without gradients.
 
     Args:
         features: [B, V, 14, h, w], raw, the draft's.
@@ -32,16 +36,59 @@ def correction_inputs(features: Tensor, guide: Guide, pictured: int, fovy: float
         pictured: how many of the views have pictures; poles don't.
         fovy: full vertical angle of the cameras, degrees.
     """
+    # ComfyUI runs nodes in inference mode, whose tensors autograd refuses: clones are free of it.
+    with torch.inference_mode(False), autocast(features.device.type, enabled=False):
+        features = features.detach().nan_to_num()  # a copy; what overflows is found out later
+        guide = Guide(*(getattr(guide, field.name).clone() for field in fields(Guide)))
+        with torch.enable_grad():
+            features.requires_grad_()
+            draft = decode_hull(features, guide)
+            drawn = render(
+                draft, guide.c2w, DRAWN_FINER * features.shape[-1], fovy, known_finite=True
+            )
+            colors, alphas = _pooled(drawn.images.clamp(0, 1)), _pooled(drawn.alphas)
+            missing = guide.colors[:, :pictured] - colors[:, :pictured]
+            uncovered = guide.alphas[:, :pictured] - alphas[:, :pictured]
+            error = missing.square().sum() + uncovered.square().sum()
+            (pull,) = torch.autograd.grad(error, features)
+        with torch.no_grad():
+            scale = pull.new_tensor(PULL_SCALES)[:, None, None]
+            return torch.cat(
+                [
+                    _seen(
+                        features.detach(), guide, draft.positions.detach(), pictured, fovy,
+                        colors.detach(), alphas.detach(),
+                        _pooled(drawn.depths.detach() * drawn.alphas.detach()),
+                    ),
+                    torch.asinh(pull * scale),
+                ],
+                dim=2,
+            )  # fmt: skip
+
+
+def _pooled(x: Tensor) -> Tensor:
+    """Pictures [B, V, C, 2h, 2w] on the grid of Gaussians."""
+    return F.avg_pool2d(x.flatten(0, 1), DRAWN_FINER).unflatten(0, x.shape[:2])
+
+
+def _seen(
+    features: Tensor,
+    guide: Guide,
+    positions: Tensor,
+    pictured: int,
+    fovy: float,
+    colors: Tensor,
+    alphas: Tensor,
+    covered: Tensor,
+) -> Tensor:
+    """What each Gaussian and its pixel are, and what the views show where it stands.
+
+    Args:
+        colors, alphas: [B, V, 3 and 1, h, w], of the draft as drawn. covered: its depths times
+            coverage.
+    """
     views, size = features.shape[1], features.shape[-1]
-    draft = decode_hull(features.nan_to_num(), guide)  # what overflows is found out later
-    drawn = render(draft, guide.c2w, DRAWN_FINER * size, fovy, known_finite=True)
-
-    def pooled(x: Tensor) -> Tensor:
-        return F.avg_pool2d(x.flatten(0, 1), DRAWN_FINER).unflatten(0, x.shape[:2])
-
-    colors, alphas = pooled(drawn.images.clamp(0, 1)), pooled(drawn.alphas)
-    covered = pooled(drawn.depths * drawn.alphas)  # depth times coverage
-    points = draft.positions.view(len(features), views, size, size, 3)
+    points = positions.view(len(features), views, size, size, 3)
     own_depth = _camera_points(points, guide.c2w)[..., 2].neg()[:, :, None]
     parts = [
         features,

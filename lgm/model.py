@@ -23,7 +23,7 @@ from .hull import (
     pole_pictures,
     visual_hull,
 )
-from .presets import MAX_VIEWS, OUTPUT_CHANNELS, VIEW_COUNT, Preset
+from .presets import MAX_VIEWS, OUTPUT_CHANNELS, ROUNDS, VIEW_COUNT, Preset
 from .unet import Conv2d, UNet
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -41,9 +41,6 @@ class LGM(nn.Module):
         self.unet = UNet(preset)
         self.conv = Conv2d(OUTPUT_CHANNELS, OUTPUT_CHANNELS, kernel_size=1)
         self.corrector = UNet(preset.corrector) if preset.corrector else None
-        self.rounds = 1
-        """How often the corrector looks at what `reconstruct` makes; 0: as fast as without one."""
-
         self.identity_rotations = False
         """The legacy weights learned quaternions of almost no length, drawn as no rotation at all.
         """
@@ -87,9 +84,8 @@ class LGM(nn.Module):
         inputs: Tensor,
         alphas: Tensor | None = None,
         drafts: Tensor | None = None,
-        rounds: int = 1,
     ) -> Gaussians:
-        """Gaussians of B objects.
+        """Gaussians of B objects, as they are trained: with one look of a corrector.
 
         Args:
             inputs: [B, 4, 9, S, S] float32: normalized RGB on white, ray moment, ray direction
@@ -97,16 +93,14 @@ class LGM(nn.Module):
             alphas: [B, 4, 1, S, S], silhouettes. Only hull decoding looks at them; without them,
                 what isn't white is object.
             drafts: [B] bool, objects that a corrector leaves as they are; default: none.
-            rounds: how often a corrector looks; only its last changes have gradients.
 
         Returns:
             B x (4 * h * w) Gaussians, index n = view * h * w + row * w + column.
         """
         x, guide = self._guided(inputs, alphas)
         features = self.features(x)
-        for left in reversed(range(rounds if self.corrector is not None else 0)):
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not left):
-                change = self.corrections(correction_inputs(features, guide, inputs.shape[1]))
+        if self.corrector is not None:
+            change = self.corrections(correction_inputs(features, guide, inputs.shape[1]))
             if drafts is not None:
                 change = change * ~drafts[:, None, None, None, None]
             features = features + change
@@ -159,6 +153,7 @@ class LGM(nn.Module):
         size: int | None = None,
         fovy: float = FOVY,
         device: torch.device | None = None,
+        rounds: int = ROUNDS,
     ) -> Gaussians:
         """Gaussians of one or more objects from pictures of any size.
 
@@ -173,16 +168,19 @@ class LGM(nn.Module):
                 at 128.
             fovy: full vertical angle of the cameras, degrees. Training saw the default only.
             device: where to calculate; default: where the weights are.
+            rounds: how often a corrector looks and mends; 0 is fastest. Without one: of no effect.
 
         Raises:
-            ValueError: views or cameras of another shape, or not finite.
+            ValueError: views or cameras of another shape, or not finite; fewer than no rounds.
             RuntimeError: the network gave NaN or infinity even in float32.
         """
+        if rounds < 0:
+            raise ValueError(f"Corrections need 0 rounds or more, got {rounds}.")
         views = torch.as_tensor(views, device=device or self.conv.weight.device)
         inputs, alphas = self.prepare(views, c2w, size, fovy)
         x, guide = self._guided(inputs, alphas)
         features = self._finite(self.features, x)
-        for _ in range(self.rounds if self.corrector is not None else 0):
+        for _ in range(rounds if self.corrector is not None else 0):
             seen = correction_inputs(features, guide, inputs.shape[1], fovy)
             features = features + self._finite(self.corrections, seen)
         return self._decode(features, guide)

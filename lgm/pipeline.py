@@ -36,6 +36,7 @@ from .preprocess import (
     resize_rgba,
     square,
 )
+from .presets import ROUNDS
 from .turntable import draw, turntable
 
 if TYPE_CHECKING:
@@ -110,16 +111,19 @@ def reconstruct_files(
     elevation: float = 0.0,
     matte: Matte = "auto",
     fit: int = 0,
+    rounds: int = ROUNDS,
 ) -> Gaussians:
     """Gaussians of the object in four pictures at azimuth 0, 90, 180, 270.
 
     Args:
         elevation: degrees above the horizon the pictures were taken from.
         fit: steps that fit the Gaussians to the pictures, see `LGM.fit`.
+        rounds: how often a corrector looks, see `LGM.reconstruct`.
     """
     views = load_views(paths, model.preset.input_size, matte)
     poses = input_poses(elevation)
-    return model.fit(model.reconstruct(views, poses), views, poses, steps=fit)
+    gaussians = model.reconstruct(views, poses, rounds=rounds)
+    return model.fit(gaussians, views, poses, steps=fit)
 
 
 def object_picture(

@@ -13,7 +13,8 @@ MAX_VIEWS = 8  # what training and inference accept beyond it
 HULL_CHANNELS = 28  # what `lgm.hull` adds: own alpha, interval, neighbors' colors
 POLES = 2  # views that no picture shows, from straight above and below
 POLE_CHANNELS = 25  # what `lgm.hull` adds with them: two more views' colors, which kind it is
-CORRECTION_CHANNELS = 64  # what `lgm.correction` tells a corrector
+ROUNDS = 3  # looks of a corrector, each at what the last has made; a fourth gains nothing
+CORRECTION_CHANNELS = 78  # what `lgm.correction` tells a corrector
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from comfy_api.latest import io
 
 from ..lgm.model import LGM
 from ..lgm.multiview.folders import own_folder
-from ..lgm.presets import PRESETS
+from ..lgm.presets import PRESETS, ROUNDS
 from ..lgm.unet import ResBlock
 from ..lgm.weights import FIXED_NAME, HUB_REPOSITORY, find_model, load_model
 from . import host
@@ -45,7 +45,7 @@ class LoadModel(io.ComfyNode):
                     "model",
                     options=model_names(),
                     default=BUNDLED,
-                    tooltip="'demo' is included: 22 MB, made for CPUs, seconds "
+                    tooltip="'demo' is included: 33 MB, made for CPUs, seconds "
                     f"an object. The released LGM, {RELEASED}, is sharper, wants a GPU, and takes "
                     "0.8 GB; see if_missing. Other files in models/lgm follow.",
                 ),
@@ -160,11 +160,13 @@ def load_to_device(patcher, size: int) -> LGM:
 
 @contextmanager
 def each_block(network: LGM, call: Callable[[], None]) -> Iterator[int]:
-    """`call()` before every residual block while this is open; gives their number."""
+    """`call()` before every residual block while this is open; gives the number of calls."""
     blocks = [module for module in network.modules() if isinstance(module, ResBlock)]
     hooks = [block.register_forward_pre_hook(lambda *_: call()) for block in blocks]
+    corrects = network.corrector.modules() if network.corrector else ()
+    again = sum(isinstance(module, ResBlock) for module in corrects)
     try:
-        yield len(blocks)
+        yield len(blocks) + (ROUNDS - 1) * again
     finally:
         for hook in hooks:
             hook.remove()

@@ -202,7 +202,7 @@ class Painter:
 
         network, device = self.lgm_model.model, self.lgm_model.load_device
         views = views.to(device)
-        gaussians = network.reconstruct(views, input_poses(elevation), device=device)
+        gaussians = network.reconstruct(views, input_poses(elevation), device=device, rounds=0)
         pose = orbit_poses([self.yaw], self.pitch)
         # The torch renderer needs no getting ready.
         picture = next(draw(gaussians.visible(FAINTEST), pose, SHEET // 2, backend="torch"))

@@ -48,7 +48,7 @@ class FakeModel:
 
     preset = SimpleNamespace(input_size=32)
 
-    def reconstruct(self, views, c2w=None):
+    def reconstruct(self, views, c2w=None, rounds=3):
         assert views.shape[0] == 4 and views.shape[-1] == 32
         self.views, self.c2w = views, c2w
         return shell()

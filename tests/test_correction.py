@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lgm import LGM, PRESETS, Gaussians, cameras
-from lgm.correction import LOOKED_AT, correction_inputs
+from lgm.correction import LOOKED_AT, PULL_SCALES, correction_inputs
 from lgm.hull import INSIDE, decode_hull, visual_hull
 from lgm.model import network_inputs
 from lgm.presets import CORRECTION_CHANNELS, POLES, VIEW_COUNT, preset_of
@@ -15,9 +15,10 @@ from lgm.render import render
 SIDE, VIEWS = 32, VIEW_COUNT + POLES
 TANGENT = torch.tan(torch.deg2rad(torch.tensor(cameras.FOVY / 2)))
 # Where the channels lie: 14 raw ones, 7 of the guide, 7 of the view itself, 9 of each view that is
-# looked at.
+# looked at, 14 of the pictures' pull.
 OWN_COLOR, OWN_GAP = slice(21, 24), 25
 SEEN = [slice(28 + 9 * i, 37 + 9 * i) for i in range(len(LOOKED_AT))]
+PULL = 64  # from here on: the derivatives by the raw channels
 TRUTH, MISSING, SILHOUETTE, COVERAGE, GAP = slice(0, 3), slice(3, 6), 6, 7, 8
 
 
@@ -113,8 +114,29 @@ def test_turning_object_and_cameras_changes_nothing(blob):
     here = correction_inputs(features, looked_at(blob), VIEW_COUNT)
     there = correction_inputs(features, looked_at(turned, 37.0), VIEW_COUNT)
     difference = (here - there).abs()
-    assert difference.mean() < 1e-3  # a few rays hit the hull's steps a step apart
-    assert (difference > 0.02).float().mean() < 0.01
+    assert difference[:, :, :PULL].mean() < 1e-3  # a few rays hit the hull's steps a step apart
+    assert (difference > 0.02)[:, :, :PULL].float().mean() < 0.01
+    assert difference[:, :, PULL:].mean() < 0.05 * here[:, :, PULL:].abs().mean()
+
+
+def test_the_pull_is_how_fast_the_pictures_error_grows(blob):
+    guide, features = looked_at(blob), random_features()
+    told = correction_inputs(features, guide, VIEW_COUNT)[:, :, PULL:]
+    pull = told.sinh() / torch.tensor(PULL_SCALES)[:, None, None]
+
+    def error(features):
+        drawn = render(decode_hull(features, guide), guide.c2w[:, :VIEW_COUNT], 2 * SIDE)
+
+        def pooled(x):
+            return torch.nn.functional.avg_pool2d(x.flatten(0, 1).double(), 2)
+
+        missing = pooled(drawn.images.clamp(0, 1)) - guide.colors[0, :VIEW_COUNT]
+        uncovered = pooled(drawn.alphas) - guide.alphas[0, :VIEW_COUNT]
+        return float(missing.square().sum() + uncovered.square().sum())
+
+    step = 1e-3 * pull / pull.norm()
+    growth = (error(features + step) - error(features - step)) / (2 * 1e-3)
+    assert growth == pytest.approx(float(pull.norm()), rel=0.03)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 6, 8])
@@ -161,9 +183,8 @@ def test_a_draft_is_what_there_is_without_a_corrector(small):
         plain, some = without(*views), model(*views, drafts)
     assert torch.equal(plain.positions[0], some.positions[0])
     assert not torch.equal(plain.positions[1], some.positions[1])
-    model.rounds = 0
     pictures = torch.rand(1, 4, 4, 64, 64)
-    draft, plain = model.reconstruct(pictures, size=64), without.reconstruct(pictures, size=64)
+    draft, plain = (m.reconstruct(pictures, size=64, rounds=0) for m in (model, without))
     assert torch.equal(draft.positions, plain.positions)
 
 
@@ -180,13 +201,16 @@ def test_both_networks_learn_from_the_corrected_splat_and_drafts_teach_the_first
 
 def test_rounds_are_one_look_after_the_other(small):
     model, inputs, alphas = small
+    pictures, c2w = torch.rand(1, 4, 4, 64, 64), cameras.input_poses()
     with torch.no_grad():
+        inputs, alphas = model.prepare(pictures, c2w, 64)
         x, guide = model._guided(inputs, alphas)
         features = model.features(x)
-        for _ in range(2):
+        for rounds in range(3):
+            there = model.reconstruct(pictures, c2w, 64, rounds=rounds)
+            here = decode_hull(features, guide)
+            torch.testing.assert_close(there.positions, here.positions)
             features = features + model.corrections(correction_inputs(features, guide, 4))
-        twice = model(inputs, alphas, rounds=2)
-    torch.testing.assert_close(twice.positions, decode_hull(features, guide).positions)
 
 
 def test_files_of_models_without_a_corrector_still_load():

@@ -47,7 +47,6 @@ class Batch:
     picture is distorted. With poles [B, 6]."""
     names: list[str]
     drafts: Tensor | None = None  # [B] bool, objects that the corrector leaves alone
-    rounds: int = 1  # how often it looks at the others
 
     def supervised(self, skipped_inputs: int, step: int) -> tuple[Batch, int]:
         """The batch with the views whose pictures the loss looks at alone; how many are inputs. The
@@ -422,7 +421,7 @@ class BatchMaker:
         names = self.scenes.names[part]
         return Batch(
             network_inputs(views, poses), alphas, c2w, images, masks, depths, trusted, names,
-            plan.drafts, plan.rounds,
+            plan.drafts,
         )  # fmt: skip
 
 
@@ -437,7 +436,6 @@ class Augmentation:
     jittered: Tensor  # [B] bool
     angles: Tensor  # [2, B, inputs - 1, 1] in [0, 1)
     drafts: Tensor  # [B] bool, the corrector leaves them alone
-    rounds: int  # how often it looks at the others
 
     @classmethod
     def draw(
@@ -463,20 +461,20 @@ class Augmentation:
             uniform() < recipe.jitter_chance * on,
             uniform(2, inputs - 1, 1).movedim(1, 0),
             uniform() < recipe.draft_share,
-            1 + (float(torch.rand((), generator=generator)) < recipe.second_rounds),
         )
 
     def part(self, start: int, stop: int) -> Augmentation:
         some = slice(start, stop)
         return Augmentation(
             self.inputs, self.keyed[some], self.distorted[some], self.grid[some],
-            self.jittered[some], self.angles[:, some], self.drafts[some], self.rounds,
+            self.jittered[some], self.angles[:, some], self.drafts[some],
         )  # fmt: skip
 
     def to(self, device: torch.device) -> Augmentation:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        moved = {name: x.to(device) for name, x in values.items() if isinstance(x, Tensor)}
-        return replace(self, **moved)
+        tensors = {
+            f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "inputs"
+        }
+        return replace(self, **tensors)
 
     def distort(self, views: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Grid distortion of views [B, V, 3, S, S] and alphas; and which pictures are as they were

@@ -27,7 +27,7 @@ from ..gaussians import Gaussians
 from ..hull import cameras_from_rays, depth_rays, visual_hull
 from ..model import LGM
 from ..outputs import check_writable, staged_folder
-from ..presets import VIEW_COUNT
+from ..presets import ROUNDS, VIEW_COUNT
 from ..render import render
 from ..weights import load_model
 from .augment import GRID_STEPS, grid_distortion, orbital_jitter
@@ -111,7 +111,12 @@ def disturb(inputs: Tensor, c2w: Tensor, kind: str) -> tuple[Tensor, Tensor]:
 
 
 def predict(
-    model: LGM, size: int | None, count: int = VIEW_COUNT, fit: int = 0, kind: str = "exact"
+    model: LGM,
+    size: int | None,
+    count: int = VIEW_COUNT,
+    fit: int = 0,
+    kind: str = "exact",
+    rounds: int = ROUNDS,
 ) -> Callable:
     """The method under test: reconstruct from the inputs, render the novel views.
 
@@ -119,6 +124,7 @@ def predict(
         count: of the four inputs these are taken, beginning with the front.
         fit: steps that fit the splat to the inputs.
         kind: what the inputs are like, one of INPUTS.
+        rounds: how often a corrector looks.
     """
     chosen = {1: [0], 2: [0, 1], 3: [0, 1, 2], 4: [0, 1, 2, 3]}[count]
 
@@ -129,7 +135,7 @@ def predict(
             min=1e-3
         )  # undo the white, which `reconstruct` puts there
         inputs = torch.cat([straight.clamp(0, 1), alpha], dim=1)
-        gaussians = model.reconstruct(inputs, poses, size)
+        gaussians = model.reconstruct(inputs, poses, size, rounds=rounds)
         gaussians = model.fit(gaussians, inputs, poses, size, steps=fit)
         return draw(gaussians, c2w[VIEW_COUNT:], views.shape[-1])
 
@@ -322,6 +328,13 @@ def parser() -> argparse.ArgumentParser:
         help="steps that fit the splats to the inputs; several are compared, e.g. 0 10",
     )
     p.add_argument(
+        "--rounds",
+        type=whole(0, 100),
+        nargs="+",
+        default=[ROUNDS],
+        help="how often the corrector looks, of models that have one; several are compared",
+    )
+    p.add_argument(
         "--inputs",
         choices=INPUTS,
         nargs="+",
@@ -360,8 +373,12 @@ def main(argv: list[str] | None = None) -> int:
     methods = {
         f"{name} {size} px{'' if count == VIEW_COUNT else f', {count} views'}"
         f"{'' if kind == 'exact' else f', {kind} inputs'}"
-        f"{f', fitted in {fit} steps' if fit else ''}": predict(model, size, count, fit, kind)
+        f"{'' if rounds == ROUNDS else f', {rounds} corrections'}"
+        f"{f', fitted in {fit} steps' if fit else ''}": predict(
+            model, size, count, fit, kind, rounds
+        )
         for size in sizes
+        for rounds in arguments.rounds
         for count in arguments.views
         for kind in arguments.inputs
         for fit in arguments.fit

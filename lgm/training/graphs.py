@@ -1,7 +1,9 @@
 """The network's forward and backward pass as CUDA graphs.
 
 A small network in eager mode waits for Python: 1,500 launches take longer than their work. What
-comes before and after the network changes its shapes from step to step and stays as it is.
+comes before and after the network changes its shapes from step to step and stays as it is. So does
+the corrector: recorded beside the first network, some of that one's gradients were NaN on an H200
+(torch 2.11), in the recordings alone and for no reason that was found.
 """
 
 from __future__ import annotations
@@ -19,19 +21,14 @@ MAX_SHAPES = 2  # recordings kept: each holds the activations of one pass
 class _Recorded(nn.Module):
     """What is recorded takes tensors alone, and has no weights but those it uses."""
 
-    def __init__(self, network: Network, views: int, correct: bool):
+    def __init__(self, network: Network, views: int):
         super().__init__()
-        parts = ("corrector",) if correct else ("unet", "conv")
-        self.used = nn.ModuleList(getattr(network, name) for name in parts)
-        self.views = views
+        self.unet, self.conv, self.views = network.unet, network.conv, views
 
     def forward(self, x: Tensor) -> Tensor:
         # Without the cache: a cached cast would live in one recording and be missed by the next.
         with autocast("cuda", torch.bfloat16, cache_enabled=False):
-            x = self.used[0](x, self.views)
-            for last in self.used[1:]:
-                x = last(x)
-            return x.float()
+            return self.conv(self.unet(x, self.views)).float()
 
 
 def graph_features(run: Run, be_quiet: Callable[[], None]) -> None:
@@ -45,19 +42,13 @@ def graph_features(run: Run, be_quiet: Callable[[], None]) -> None:
         be_quiet: called before recording; other threads of this process must leave the GPU alone
             until their next task.
     """
+    plain = run.model.features
+    recorded: dict[tuple[int, ...], nn.Module] = {}
     run.fresh_gradients = False
     for parameter in run.parameters:
         parameter.grad = torch.zeros_like(parameter)
-    run.model.features = _graphed(run, run.model.features, False, be_quiet)
-    run.model.corrections = _graphed(run, run.model.corrections, True, be_quiet)
 
-
-def _graphed(
-    run: Run, plain: Callable[[Tensor], Tensor], correct: bool, be_quiet: Callable[[], None]
-) -> Callable[[Tensor], Tensor]:
-    recorded: dict[tuple[int, ...], nn.Module] = {}
-
-    def calculated(x: Tensor) -> Tensor:
+    def features(x: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
             return plain(x)
         shape, batch = tuple(x.shape), x.shape[:2]
@@ -67,9 +58,9 @@ def _graphed(
                 recorded.clear()  # frees their memory
             be_quiet()
             torch.cuda.synchronize()
-            module = _Recorded(run.network, batch[1], correct).train()
+            module = _Recorded(run.network, batch[1]).train()
             with autocast("cuda", enabled=False):
                 recorded[shape] = torch.cuda.make_graphed_callables(module, (x.clone(),))
         return recorded[shape](x).unflatten(0, batch)
 
-    return calculated
+    run.model.features = features

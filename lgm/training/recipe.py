@@ -53,8 +53,8 @@ class Recipe:
     edge_weight: float = 0.0
     surface_weight: float = 0.0  # Gaussians of object pixels at the known surface; fades to a tenth
     depth_weight: float = 0.0  # rendered expected depth against the true one
+    corrector_rate: float = 1.0  # its learning rate over the first network's
     draft_share: float = 0.0  # of objects whose loss looks at the splat before its correction
-    second_rounds: float = 0.0  # of steps in which a corrector looks at what it made, once more
     key_white: float = 0.0  # share of objects whose silhouettes are guessed from white
     mesh_share: float = 0.4  # of objects that come from mesh packs; the rest is procedural
 
@@ -82,8 +82,7 @@ RECIPES = {
         edge_weight=0.2,
         surface_weight=1.0,
         depth_weight=0.2,
-        draft_share=0.15,
-        second_rounds=0.25,
+        draft_share=0.1,
         key_white=0.3,
     ),
 }

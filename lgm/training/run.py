@@ -79,7 +79,7 @@ class Run:
         model.corrections = partial(self._calculated, correct=True)
         self.names = [name for name, _ in self.network.named_parameters()]
         self.parameters = list(self.network.parameters())
-        self.optimizer = make_optimizer(self.parameters, recipe)
+        self.optimizer = make_optimizer(self.names, self.parameters, recipe)
         self.ema = [local(p).detach().clone() for p in self.parameters]
         self.step, self.seconds, self.samples = 0, 0.0, 0
         self.failures = 0  # steps without a finite gradient, in a row
@@ -242,17 +242,29 @@ def recalculate_layers(model: LGM) -> None:
             module.forward = partial(checkpoint, module.forward, use_reentrant=False)
 
 
-def make_optimizer(parameters: list[Tensor], recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW, or one of its frugal versions.
+def make_optimizer(
+    names: list[str], parameters: list[Tensor], recipe: Recipe
+) -> torch.optim.Optimizer:
+    """AdamW, or one of its frugal versions. Each group says at which multiple of the learning rate
+    it learns.
 
     Raises:
         ValueError: that needs bitsandbytes, which is missing.
     """
     decayed = recipe.weight_decay if recipe.decay_norms else 0.0
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": decayed},
-    ]
+    groups = []
+    for corrects, rate in ((False, 1.0), (True, recipe.corrector_rate)):
+        some = [
+            parameter
+            for name, parameter in zip(names, parameters, strict=True)
+            if name.startswith("corrector.") == corrects
+        ]
+        kinds = ([p for p in some if p.dim() > 1], [p for p in some if p.dim() <= 1])
+        groups += [
+            {"params": kind, "weight_decay": decay, "rate": rate}
+            for kind, decay in zip(kinds, (recipe.weight_decay, decayed), strict=True)
+            if kind
+        ]
     settings = {"lr": recipe.learning_rate, "betas": (recipe.beta1[0], recipe.beta2)}
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, **settings, fused=parameters[0].is_cuda)

@@ -109,7 +109,7 @@ def train_step(
             are as they were before.
     """
     for group in run.optimizer.param_groups:
-        group["lr"] = learning_rate(progress, run.recipe)
+        group["lr"] = learning_rate(progress, run.recipe) * group["rate"]
         group["betas"] = (beta1(progress, run.recipe), run.recipe.beta2)
     run.optimizer.zero_grad(set_to_none=run.fresh_gradients)
     collected: list[dict[str, Tensor]] = []
@@ -143,7 +143,7 @@ def train_step(
 def batch_loss(
     run: Run, batch: Batch, progress: float, lpips: LPIPS | None
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    gaussians = run.model(batch.inputs, batch.alphas, batch.drafts, batch.rounds)
+    gaussians = run.model(batch.inputs, batch.alphas, batch.drafts)
     finite = torch.stack([x.isfinite().all() for x in gaussians.tensors().values()])
     if not finite.all():  # can't be drawn; every process has to learn of it
         lost = gaussians.positions.sum() * float("nan")
@@ -493,7 +493,7 @@ def copy_fitting(model: LGM, path: Path) -> int:
             there = set(file.keys())
             for name, value in model.state_dict().items():
                 shape = tuple(file.get_slice(name).get_shape()) if name in there else ()
-                is_first = name == "unet.conv_in.weight" and len(shape) == 4
+                is_first = name.endswith(".conv_in.weight") and len(shape) == 4
                 part = value[:, : shape[1]] if is_first else value
                 if shape == tuple(part.shape):
                     value.zero_()
