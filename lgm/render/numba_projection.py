@@ -7,6 +7,7 @@ each. Mind when changing a constant: numba's disk cache only looks at the file t
 from __future__ import annotations
 
 import math
+import zlib
 
 import numpy as np
 from numba import njit
@@ -35,6 +36,9 @@ def jit(function):
 
     Fast math may reorder and fuse, but NaN and infinity keep their meaning.
     """
+    # The cache tells functions apart by file and name, and what it keeps imports their module: in
+    # ComfyUI that has another name than in Python, and neither may find the other's.
+    function.__qualname__ += f"_{zlib.crc32(function.__module__.encode()):08x}"
     options = {
         "nogil": True,
         "error_model": "numpy",
