@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, autocast
 
 from .cameras import FOVY, RADIUS
-from .hull import Guide, decode_hull, looked_at
+from .hull import Guide, decode_hull, looked_at, pole_map, sample
 from .render import render
 
 DRAWN_FINER = 2  # than the grid of Gaussians, as the pictures are; then averaged
@@ -43,9 +43,7 @@ def correction_inputs(features: Tensor, guide: Guide, pictured: int, fovy: float
         with torch.enable_grad():
             features.requires_grad_()
             draft = decode_hull(features, guide)
-            drawn = render(
-                draft, guide.c2w, DRAWN_FINER * features.shape[-1], fovy, known_finite=True
-            )
+            drawn = render(draft, guide.c2w, DRAWN_FINER * features.shape[-1], fovy)
             colors, alphas = _pooled(drawn.images.clamp(0, 1)), _pooled(drawn.alphas)
             missing = guide.colors[:, :pictured] - colors[:, :pictured]
             uncovered = guide.alphas[:, :pictured] - alphas[:, :pictured]
@@ -56,7 +54,7 @@ def correction_inputs(features: Tensor, guide: Guide, pictured: int, fovy: float
             return torch.cat(
                 [
                     _seen(
-                        features.detach(), guide, draft.positions.detach(), pictured, fovy,
+                        features.detach(), guide, draft.positions.detach(), pictured,
                         colors.detach(), alphas.detach(),
                         _pooled(drawn.depths.detach() * drawn.alphas.detach()),
                     ),
@@ -76,7 +74,6 @@ def _seen(
     guide: Guide,
     positions: Tensor,
     pictured: int,
-    fovy: float,
     colors: Tensor,
     alphas: Tensor,
     covered: Tensor,
@@ -101,7 +98,7 @@ def _seen(
         alphas,
         _gap(covered, alphas, own_depth),
         own_depth - RADIUS,
-        _is_pole(guide.valid, pictured),
+        pole_map(guide.valid, pictured),
     ]
     truth, silhouettes = guide.colors[:, :pictured], guide.alphas[:, :pictured]
     maps = torch.cat(
@@ -116,7 +113,9 @@ def _seen(
     )
     for shift in LOOKED_AT:
         targets = looked_at(views, pictured, shift)
-        seen, depth = _sample(maps[:, targets], points, guide.c2w[:, targets], fovy)
+        there = _camera_points(points, guide.c2w[:, targets])
+        seen = sample(maps[:, targets], there, guide.tan_half[:, targets])
+        depth = -there[..., 2][:, :, None]
         parts += [seen[:, :, :-1], _gap(seen[:, :, -1:], seen[:, :, -2:-1], depth)]
     return torch.cat(parts, dim=2)
 
@@ -127,25 +126,7 @@ def _camera_points(points: Tensor, c2w: Tensor) -> Tensor:
     return torch.einsum("bvji,bvhwj->bvhwi", c2w[..., :3, :3], moved)
 
 
-def _sample(maps: Tensor, points: Tensor, c2w: Tensor, fovy: float) -> tuple[Tensor, Tensor]:
-    """Maps [B, V, C, h, w] of cameras [B, V, 4, 4] where points [B, V, h, w, 3] project, their
-    borders repeated outside; the points' depths [B, V, 1, h, w].
-    """
-    x, y, z = _camera_points(points, c2w).unbind(-1)
-    scale = torch.tan(torch.deg2rad(z.new_tensor(fovy / 2))) * (-z).clamp(min=0.05)
-    grid = torch.stack([x / scale, -y / scale], dim=-1)
-    sampled = F.grid_sample(
-        maps.flatten(0, 1), grid.flatten(0, 1), padding_mode="border", align_corners=False
-    )
-    return sampled.unflatten(0, maps.shape[:2]), -z[:, :, None]
-
-
 def _gap(covered: Tensor, alphas: Tensor, depth: Tensor) -> Tensor:
     """How far what is drawn lies behind a depth; nothing where nothing is drawn."""
     drawn = covered / alphas.clamp(min=1e-3)
     return (drawn - depth).clamp(-FAR_APART, FAR_APART) / FAR_APART * alphas
-
-
-def _is_pole(like: Tensor, pictured: int) -> Tensor:
-    is_pole = torch.arange(like.shape[1], device=like.device) >= pictured
-    return is_pole[:, None, None, None].float().expand_as(like)

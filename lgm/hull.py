@@ -137,22 +137,33 @@ def _lookup(
 
     Returns [B, V, C, D, h, w]. Outside the picture its border is repeated.
     """
-    batch, views, count, height, width = depths.shape
+    _, views, count, height, _ = depths.shape
     targets = looked_at(views, maps.shape[1], shift)
     other = c2w[:, targets]
     to_other = other[..., :3, :3].transpose(-1, -2)
     start = torch.einsum("bvij,bvj->bvi", to_other, c2w[..., :3, 3] - other[..., :3, 3])
     step = torch.einsum("bvij,bvhwj->bvhwi", to_other, rays)
     points = start[:, :, None, None, None] + depths[..., None] * step[:, :, None]
-    scale = tan_half[:, targets, None, None, None] * (-points[..., 2]).clamp(min=0.05)
+    sampled = sample(maps[:, targets], points.flatten(2, 3), tan_half[:, targets])
+    return sampled.unflatten(3, (count, height))
+
+
+def sample(maps: Tensor, points: Tensor, tan_half: Tensor) -> Tensor:
+    """Maps [B, V, C, h, w] where points [B, V, H, W, 3] in the cameras' own axes project:
+    [B, V, C, H, W]. Outside the picture its border is repeated.
+    """
+    scale = tan_half[..., None, None] * (-points[..., 2]).clamp(min=0.05)
     grid = torch.stack([points[..., 0] / scale, -points[..., 1] / scale], dim=-1)
     sampled = F.grid_sample(
-        maps[:, targets].flatten(0, 1),
-        grid.reshape(batch * views, count * height, width, 2),
-        padding_mode="border",
-        align_corners=False,
+        maps.flatten(0, 1), grid.flatten(0, 1), padding_mode="border", align_corners=False
     )
-    return sampled.reshape(batch, views, -1, count, height, width)
+    return sampled.unflatten(0, maps.shape[:2])
+
+
+def pole_map(like: Tensor, pictured: int) -> Tensor:
+    """[B, V, 1, h, w]: 1 in the views that have no pictures, which come last."""
+    is_pole = torch.arange(like.shape[1], device=like.device) >= pictured
+    return is_pole[:, None, None, None].float().expand_as(like)
 
 
 @torch.no_grad()
@@ -260,8 +271,7 @@ def guide_inputs(guide: Guide, alphas: Tensor) -> Tensor:
     ]
     coarse = [guide.near - RADIUS, guide.far - RADIUS, guide.valid, *neighbors]
     if total > pictured:
-        is_pole = torch.arange(total, device=alphas.device) >= pictured
-        coarse.append(is_pole[:, None, None, None].float().expand_as(guide.valid))
+        coarse.append(pole_map(guide.valid, pictured))
     fine = F.interpolate(torch.cat(coarse, 2).flatten(0, 1), size=alphas.shape[-2:], mode="nearest")
     fine = fine.unflatten(0, guide.near.shape[:2])
     return torch.cat([torch.cat([alphas, fine[:, pictured:, 2:3]], dim=1), fine], dim=2)

@@ -92,7 +92,7 @@ PRESETS: dict[str, Preset] = {
         up_attention=(True, False, False),
         splat_size=64,
     ),
-    "demo": Preset(  # 15 M parameters, bundled: seconds on a laptop's CPU
+    "demo": Preset(  # 17 M parameters, bundled: seconds on a laptop's CPU
         down_channels=(32, 64, 96, 128, 192),
         down_attention=(False, False, False, False, True),
         up_channels=(192, 128, 96, 64),

@@ -61,7 +61,6 @@ def render(
     background: float | Sequence[float] | Tensor = 1.0,
     backend: Backend = "auto",
     near: float = NEAR,
-    known_finite: bool = False,
 ) -> RenderOutput:
     """Pictures of Gaussians, differentiable with respect to all of their fields and the background.
 
@@ -75,7 +74,6 @@ def render(
         background: a gray value, a color [3], or colors [B, 3] or [B, V, 3].
         backend: "auto" takes the fastest that works where the Gaussians are.
         near: world units; Gaussians whose center is nearer along the view axis are not drawn.
-        known_finite: don't look for NaN or infinity, which waits for a GPU.
 
     Raises:
         ValueError: a value or a shape that can't be drawn.
@@ -85,8 +83,7 @@ def render(
         return _with_near(near, gaussians, c2w, size, fovy, background, backend)
     size = _height_and_width(size)
     c2w = _cameras(gaussians, c2w, fovy)
-    if not known_finite:
-        _refuse_non_finite(gaussians, c2w)
+    _refuse_non_finite(gaussians, c2w)
     name = _choose(backend, gaussians.device)
     exact = gaussians.positions.dtype == torch.float64 and name in ("reference", "torch")
     dtype = torch.float64 if exact else torch.float32

@@ -79,7 +79,8 @@ class Run:
         model.corrections = partial(self._calculated, correct=True)
         self.names = [name for name, _ in self.network.named_parameters()]
         self.parameters = list(self.network.parameters())
-        self.optimizer = make_optimizer(self.names, self.parameters, recipe)
+        groups, self.rates = learning_groups(self.names, self.parameters, recipe)
+        self.optimizer = make_optimizer(groups, recipe)
         self.ema = [local(p).detach().clone() for p in self.parameters]
         self.step, self.seconds, self.samples = 0, 0.0, 0
         self.failures = 0  # steps without a finite gradient, in a row
@@ -242,32 +243,34 @@ def recalculate_layers(model: LGM) -> None:
             module.forward = partial(checkpoint, module.forward, use_reentrant=False)
 
 
-def make_optimizer(
+def learning_groups(
     names: list[str], parameters: list[Tensor], recipe: Recipe
-) -> torch.optim.Optimizer:
-    """AdamW, or one of its frugal versions. Each group says at which multiple of the learning rate
-    it learns.
+) -> tuple[list[dict], list[float]]:
+    """An optimizer's groups, and at which multiple of the learning rate each of them learns."""
+    decayed = recipe.weight_decay if recipe.decay_norms else 0.0
+    groups, rates = [], []
+    for corrects, rate in ((False, 1.0), (True, recipe.corrector_rate)):
+        for is_norm, decay in ((False, recipe.weight_decay), (True, decayed)):
+            chosen = [
+                parameter
+                for name, parameter in zip(names, parameters, strict=True)
+                if (name.startswith("corrector."), parameter.dim() <= 1) == (corrects, is_norm)
+            ]
+            if chosen:
+                groups.append({"params": chosen, "weight_decay": decay})
+                rates.append(rate)
+    return groups, rates
+
+
+def make_optimizer(groups: list[dict], recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW, or one of its frugal versions.
 
     Raises:
         ValueError: that needs bitsandbytes, which is missing.
     """
-    decayed = recipe.weight_decay if recipe.decay_norms else 0.0
-    groups = []
-    for corrects, rate in ((False, 1.0), (True, recipe.corrector_rate)):
-        some = [
-            parameter
-            for name, parameter in zip(names, parameters, strict=True)
-            if name.startswith("corrector.") == corrects
-        ]
-        kinds = ([p for p in some if p.dim() > 1], [p for p in some if p.dim() <= 1])
-        groups += [
-            {"params": kind, "weight_decay": decay, "rate": rate}
-            for kind, decay in zip(kinds, (recipe.weight_decay, decayed), strict=True)
-            if kind
-        ]
     settings = {"lr": recipe.learning_rate, "betas": (recipe.beta1[0], recipe.beta2)}
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, **settings, fused=parameters[0].is_cuda)
+        return torch.optim.AdamW(groups, **settings, fused=groups[0]["params"][0].is_cuda)
     try:
         import bitsandbytes
     except ImportError as error:

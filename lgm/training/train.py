@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
-import itertools
 import json
 import logging
 import os
@@ -41,7 +40,6 @@ from .run import Run, average_gradients, check_same, describe, for_training, ran
 from .views import ShardBatches
 
 MAX_FAILURES = 20
-AGREE_EVERY = 8  # steps: processes that ask each other what time it is wait for their GPUs
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +52,9 @@ def loss_terms(
     lpips: LPIPS | None,
     step: int = 0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The weighted loss of finite Gaussians, and its unweighted terms beside PSNR for the log."""
+    """The weighted loss, and its unweighted terms beside PSNR for the log."""
     batch, inputs = whole.supervised(recipe.skipped_inputs, step)
-    output = render(gaussians, batch.c2w, batch.images.shape[-1], known_finite=True)
+    output = render(gaussians, batch.c2w, batch.images.shape[-1])
     # The original's renderer clamps, and its targets are put on white a second time.
     images, target = output.images.clamp(0, 1), batch.images
     if recipe.blend_twice:
@@ -108,8 +106,8 @@ def train_step(
         RuntimeError: a loss is not a finite number, or no gradient was for many steps; the weights
             are as they were before.
     """
-    for group in run.optimizer.param_groups:
-        group["lr"] = learning_rate(progress, run.recipe) * group["rate"]
+    for group, rate in zip(run.optimizer.param_groups, run.rates, strict=True):
+        group["lr"] = learning_rate(progress, run.recipe) * rate
         group["betas"] = (beta1(progress, run.recipe), run.recipe.beta2)
     run.optimizer.zero_grad(set_to_none=run.fresh_gradients)
     collected: list[dict[str, Tensor]] = []
@@ -241,29 +239,24 @@ def loop(
     stop = []
     signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
     started, saved, before = time.monotonic(), time.monotonic(), run.seconds
-    elapsed = finished = due = 0.0
-    for turn in itertools.count():
+    while True:
         run.seconds = before + time.monotonic() - started
-        if world() == 1 or turn < AGREE_EVERY or turn % AGREE_EVERY == 0:
-            limit = arguments.stop_after and time.monotonic() - started > 60 * arguments.stop_after
-            elapsed, finished, due = _agreed(
-                [
-                    run.seconds,
-                    float(bool(limit or stop)),
-                    float(time.monotonic() - saved > 60 * arguments.checkpoint_minutes),
-                ],
-                run.parameters[0].device,
-            )
         if arguments.minutes:
-            progress = elapsed / (60 * arguments.minutes)
+            progress = run.seconds / (60 * arguments.minutes)
         else:
             progress = run.step / arguments.steps
-        if progress >= 1 or finished:
+        limit = arguments.stop_after and time.monotonic() - started > 60 * arguments.stop_after
+        due = time.monotonic() - saved > 60 * arguments.checkpoint_minutes
+        finished, progress, due = _agreed(
+            [float(progress >= 1 or bool(limit) or bool(stop)), progress, float(due)],
+            run.parameters[0].device,
+        )
+        if finished:
             return
         if due:
             save(run, checkpoint)
             journal.picture()
-            saved, due = time.monotonic(), 0.0
+            saved = time.monotonic()
         stage = stage_of(progress, run.recipe)
         batches = maker.batches(run.samples, stage, progress)
         journal.add(train_step(run, batches, progress, lpips), batches[0], stage, progress)
@@ -354,14 +347,14 @@ class Journal:
         corrector, of its drafts, too.
         """
         names = ["psnr_novel", "psnr_draft"][: 1 + (self.run.model.corrector is not None)]
+
+        def score(batch: Batch, drafts: bool) -> Tensor:
+            quality = psnr(draw(self.run, batch, drafts), batch.images)
+            return quality[:, batch.inputs.shape[1] :].mean()
+
         with self.run.averaged():
             scores = [
-                [
-                    psnr(draw(self.run, batch, name == "psnr_draft"), batch.images)[
-                        :, batch.inputs.shape[1] :
-                    ].mean()
-                    for name in names
-                ]
+                [score(batch, name == "psnr_draft") for name in names]
                 for batch in self.maker.validation(stage)
             ]
         means = torch.tensor(scores).mean(0).tolist()
