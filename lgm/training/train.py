@@ -486,7 +486,7 @@ def copy_fitting(model: LGM, path: Path) -> int:
             there = set(file.keys())
             for name, value in model.state_dict().items():
                 shape = tuple(file.get_slice(name).get_shape()) if name in there else ()
-                is_first = name.endswith(".conv_in.weight") and len(shape) == 4
+                is_first = name == "unet.conv_in.weight" and len(shape) == 4
                 part = value[:, : shape[1]] if is_first else value
                 if shape == tuple(part.shape):
                     value.zero_()

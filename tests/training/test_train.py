@@ -432,6 +432,32 @@ def test_a_first_layer_that_reads_more_begins_with_what_it_knows(tmp_path):
     torch.testing.assert_close(wide.unet.conv_in(x), expected)
 
 
+def test_a_corrector_has_a_learning_rate_of_its_own(maker):
+    """At none it stays as it is while the first network learns, which has to begin."""
+    corrector = replace(
+        PRESETS["demo"].corrector, down_channels=(32, 32), down_attention=(False, False),
+        up_channels=(32, 32), up_attention=(False, False), splat_size=32, input_size=32,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = LGM(replace(SMALL, corrector=corrector))
+    run = Run(for_training(model, CPU), replace(TINY, corrector_rate=0.0, weight_decay=0.0))
+    before = run.weights()
+    train_step(run, [batch_of(maker)], 0.5, None)
+    for name, value in run.weights().items():
+        if name.startswith("corrector."):
+            assert torch.equal(value, before[name]), name
+    assert not torch.equal(run.weights()["conv.weight"], before["conv.weight"])
+
+
+def test_optimizers_of_models_without_a_corrector_have_the_groups_of_before():
+    """So that their checkpoints go on."""
+    run = small_run()
+    assert [sorted(group) for group in run.optimizer.param_groups] == [
+        sorted(torch.optim.AdamW([torch.zeros(1)]).param_groups[0])
+    ] * 2
+    assert run.rates == [1.0, 1.0]
+
+
 CHANGES = {"sizes": [32], "stage_ends": [1.0], "augment_from": 0.0, "ema": 0.5}
 TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc_per_node=2")
 FSDP = """
