@@ -373,7 +373,7 @@ def main(argv: list[str] | None = None) -> int:
     methods = {
         f"{name} {size} px{'' if count == VIEW_COUNT else f', {count} views'}"
         f"{'' if kind == 'exact' else f', {kind} inputs'}"
-        f"{'' if rounds == ROUNDS else f', {rounds} corrections'}"
+        f"{'' if rounds == ROUNDS else f', --rounds {rounds}'}"
         f"{f', fitted in {fit} steps' if fit else ''}": predict(
             model, size, count, fit, kind, rounds
         )
