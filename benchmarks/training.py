@@ -29,9 +29,9 @@ from lgm.cameras import orbit_poses, world_to_camera
 from lgm.model import LGM, network_inputs
 from lgm.presets import PRESETS
 from lgm.training.data import Batch, BatchMaker
-from lgm.training.graphs import graph_features
+from lgm.training.graphs import graph_networks
 from lgm.training.lpips import LPIPS, VGG_SLICES
-from lgm.training.recipe import RECIPES
+from lgm.training.recipe import RECIPES, changed
 from lgm.training.run import Run, for_training
 from lgm.training.train import train_step
 
@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="kernels by time")
     parser.add_argument("--demo", action="store_true", help="the demo recipe instead, with data")
     parser.add_argument("--data", type=Path, nargs="+", default=[], help="mesh packs for --demo")
+    parser.add_argument("--set", default="{}", metavar="JSON", help="changes of the demo recipe")
     args = parser.parse_args()
     torch.manual_seed(0)
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {platform.machine()}")
@@ -225,14 +226,14 @@ def demo_table(args) -> None:
     print("| demo, bf16 | step ms | with data ms | objects a second | waiting for data |")
     print("|---|---|---|---|---|")
     for graph in (False, True):
-        recipe = RECIPES["demo"]
-        model = for_training(LGM(PRESETS["demo"]), DEVICE)
+        recipe = changed(RECIPES["demo"], args.set)
+        model = for_training(LGM(PRESETS[recipe.preset]), DEVICE)
         torch.nn.init.normal_(model.conv.weight, std=0.02)
         torch.nn.init.zeros_(model.conv.bias)
         run = Run(model, recipe)
         maker = BatchMaker(args.data, recipe, DEVICE, 0, workers=8)
         if graph:
-            graph_features(run, maker.rest)
+            graph_networks(run, maker.rest)
         for stage, size in enumerate(recipe.sizes):
             batches = maker.batches(run.samples, stage, 0.5)
             step = milliseconds(lambda run=run, b=batches: train_step(run, b, 0.5, None))
@@ -253,6 +254,8 @@ def demo_table(args) -> None:
                 f"{waited / count / both * 1e5:.0f} % |",
                 flush=True,
             )
+            if args.profile:
+                profile(lambda run=run, b=batches: train_step(run, b, 0.5, None))
 
 
 def milliseconds(work, count: int = 10) -> float:

@@ -84,8 +84,9 @@ class LGM(nn.Module):
         inputs: Tensor,
         alphas: Tensor | None = None,
         drafts: Tensor | None = None,
+        rounds: int = 1,
     ) -> Gaussians:
-        """Gaussians of B objects, as they are trained: with one look of a corrector.
+        """Gaussians of B objects, as they are trained.
 
         Args:
             inputs: [B, 4, 9, S, S] float32: normalized RGB on white, ray moment, ray direction
@@ -93,16 +94,19 @@ class LGM(nn.Module):
             alphas: [B, 4, 1, S, S], silhouettes. Only hull decoding looks at them; without them,
                 what isn't white is object.
             drafts: [B] bool, objects that a corrector leaves as they are; default: none.
+            rounds: looks of a corrector. The last alone has gradients: what came before is given,
+                as the first network's output is given to the first.
 
         Returns:
             B x (4 * h * w) Gaussians, index n = view * h * w + row * w + column.
         """
         x, guide = self._guided(inputs, alphas)
         features = self.features(x)
-        if self.corrector is not None:
-            change = self.corrections(correction_inputs(features, guide, inputs.shape[1]))
-            if drafts is not None:
-                change = change * ~drafts[:, None, None, None, None]
+        for ahead in reversed(range(rounds if self.corrector is not None else 0)):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not ahead):
+                change = self.corrections(correction_inputs(features, guide, inputs.shape[1]))
+                if drafts is not None:
+                    change = change * ~drafts[:, None, None, None, None]
             features = features + change
         return self._decode(features, guide)
 

@@ -213,6 +213,29 @@ def test_rounds_are_one_look_after_the_other(small):
             features = features + model.corrections(correction_inputs(features, guide, 4))
 
 
+def test_the_last_round_alone_learns(small):
+    """As from a draft that someone else made: what went before adds to no gradient."""
+    model, *views = small
+
+    def gradient(positions):
+        model.zero_grad()
+        positions.square().sum().backward()
+        return model.corrector.conv_in.weight.grad.clone()
+
+    x, guide = model._guided(*views)
+    features = model.features(x)
+    with torch.no_grad():
+        given = model.corrections(correction_inputs(features, guide, 4))
+    given = features + given
+    last = given + model.corrections(correction_inputs(given, guide, 4))
+    by_hand = gradient(decode_hull(last, guide).positions)
+    splat = model(*views, rounds=2)
+    torch.testing.assert_close(splat.positions, decode_hull(last, guide).positions)
+    torch.testing.assert_close(gradient(splat.positions), by_hand)
+    first = gradient(model(*views).positions)
+    assert (first - by_hand).norm() > 1e-2 * by_hand.norm()
+
+
 def test_files_of_models_without_a_corrector_still_load():
     for name in ("demo", "demo_v2", "demo_v1"):
         with torch.device("meta"):

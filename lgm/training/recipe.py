@@ -54,6 +54,7 @@ class Recipe:
     surface_weight: float = 0.0  # Gaussians of object pixels at the known surface; fades to a tenth
     depth_weight: float = 0.0  # rendered expected depth against the true one
     corrector_rate: float = 1.0  # its learning rate over the first network's
+    rounds: tuple[int, ...] = (1,)  # looks of a corrector, by turns of the steps; the last learns
     draft_share: float = 0.0  # of objects whose loss looks at the splat before its correction
     key_white: float = 0.0  # share of objects whose silhouettes are guessed from white
     mesh_share: float = 0.4  # of objects that come from mesh packs; the rest is procedural
@@ -135,6 +136,8 @@ def _check(recipe: Recipe) -> None:
             f"({max(recipe.input_counts)}); got batch_sizes {recipe.batch_sizes} and view_count "
             f"{recipe.view_count}."
         )
+    if min(recipe.rounds) < 1:
+        raise ValueError(f"rounds are 1 or more, got {recipe.rounds}.")
     if not 0 <= recipe.skipped_inputs < MAX_VIEWS:
         raise ValueError(f"skipped_inputs is 0 to {MAX_VIEWS - 1}, got {recipe.skipped_inputs}.")
     if recipe.optimizer not in OPTIMIZERS:

@@ -49,9 +49,11 @@ class Network(nn.Module):
     def forward(self, x: Tensor, views: int, correct: bool = False) -> Tensor:
         """[B * V, 14, h, w] float32 from [B * V, C, S, S]."""
         with autocast(x.device.type, torch.bfloat16, enabled=x.is_cuda):
-            if correct:
-                return self.corrector(x, views).float()
-            return self.conv(self.unet(x, views)).float()
+            return self.layers(x, views, correct)
+
+    def layers(self, x: Tensor, views: int, correct: bool) -> Tensor:
+        """`forward` in the precision that is set around it."""
+        return (self.corrector(x, views) if correct else self.conv(self.unet(x, views))).float()
 
 
 class Run:

@@ -32,7 +32,7 @@ from ..presets import PRESETS
 from ..render import render
 from ..weights import find_model, sha256
 from .data import Batch, BatchMaker
-from .graphs import graph_features
+from .graphs import graph_networks
 from .losses import edge_loss, log_error, psnr, ssim, surface_loss
 from .lpips import LPIPS, find_lpips
 from .recipe import RECIPES, Recipe, beta1, changed, learning_rate, stage_of
@@ -141,7 +141,8 @@ def train_step(
 def batch_loss(
     run: Run, batch: Batch, progress: float, lpips: LPIPS | None
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    gaussians = run.model(batch.inputs, batch.alphas, batch.drafts)
+    rounds = run.recipe.rounds[run.step % len(run.recipe.rounds)]
+    gaussians = run.model(batch.inputs, batch.alphas, batch.drafts, rounds)
     finite = torch.stack([x.isfinite().all() for x in gaussians.tensors().values()])
     if not finite.all():  # can't be drawn; every process has to learn of it
         lost = gaussians.positions.sum() * float("nan")
@@ -214,7 +215,7 @@ def train(arguments: argparse.Namespace) -> Path:
     if lpips is not None:
         lpips.to(device)
     if arguments.graph and device.type == "cuda" and not spread:
-        graph_features(run, maker.rest)
+        graph_networks(run, maker.rest)
     with Journal(out, run, maker, arguments.log_every, arguments.validate_every) as journal:
         loop(arguments, run, maker, lpips, checkpoint, journal)
     exported = out / "model.safetensors"

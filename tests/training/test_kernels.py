@@ -34,6 +34,17 @@ SMALL = Preset(
     up_attention=(False, False),
     splat_size=32,
     input_size=64,
+    decoding="hull",
+    poles=True,
+    corrector=Preset(
+        down_channels=(32, 32),
+        down_attention=(False, True),
+        up_channels=(32, 32),
+        up_attention=(True, False),
+        splat_size=64,
+        input_size=64,
+        decoding="correction",
+    ),
 )
 
 
@@ -145,34 +156,40 @@ def interpret() -> dict:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_graphed_gradients_are_eager_ones_and_accumulate():
-    from lgm.training.graphs import graph_features
+    """Of a network and its corrector, in the order of a step: forth and forth, back and back."""
+    from lgm.training.graphs import graph_networks
     from lgm.training.run import Run, for_training
 
     torch.manual_seed(0)
     device = torch.device("cuda", torch.cuda.current_device())
     run = Run(for_training(LGM(SMALL), device), Recipe())
-    batches = [torch.randn(2, views, 9, 64, 64, device=device) for views in (4, 3, 4)]
+    channels = (SMALL.in_channels, SMALL.corrector.in_channels)
+    batches = [
+        [torch.randn(2, views, c, 64, 64, device=device) for c in channels] for views in (6, 5, 6)
+    ]
 
-    def gradients(x):
-        for parameter in run.parameters:
-            parameter.grad = torch.zeros_like(parameter)
-        run.model.features(x).square().mean().backward()
+    def step(x, seen):
+        change = run.model.corrections(seen)[..., ::2, ::2]
+        (run.model.features(x) + change).square().mean().backward()
+
+    def gradients(batch, steps: int = 1):
+        run.optimizer.zero_grad(set_to_none=run.fresh_gradients)
+        for _ in range(steps):
+            step(*batch)
         return torch.cat([parameter.grad.flatten() for parameter in run.parameters])
 
-    eager = [gradients(x) for x in batches]
+    eager = [gradients(batch) for batch in batches]
     with torch.no_grad():
-        output = run.model.features(batches[0])
+        output = run.model.features(batches[0][0])
     calls = []
-    graph_features(run, lambda: calls.append(True))
-    for x, expected in zip(batches, eager, strict=True):
-        assert (gradients(x) - expected).norm() / expected.norm() < 1e-2
-    assert len(calls) == 2  # recorded once for each shape
-    once = gradients(batches[0])
-    run.model.features(batches[0]).square().mean().backward()
-    twice = torch.cat([parameter.grad.flatten() for parameter in run.parameters])
+    graph_networks(run, lambda: calls.append(True))
+    for batch, expected in zip(batches, eager, strict=True):
+        assert (gradients(batch) - expected).norm() / expected.norm() < 1e-2
+    assert len(calls) == 4  # each recorded once for each shape
+    once, twice = gradients(batches[0]), gradients(batches[0], steps=2)
     assert (twice - 2 * once).norm() / once.norm() < 1e-2
     with torch.no_grad():
-        assert torch.equal(run.model.features(batches[0]), output)
+        assert torch.equal(run.model.features(batches[0][0]), output)
 
 
 if __name__ == "__main__":
