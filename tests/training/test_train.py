@@ -146,6 +146,7 @@ def test_default_recipe_is_the_papers():
         ('{"input_counts": [8], "view_count": 8}', "more views than inputs"),
         ('{"optimizer": "sgd"}', "adamw8bit"),
         ('{"accumulation": 0}', "accumulation"),
+        ('{"rounds": [2, 0]}', "1 or more"),
     ],
 )
 def test_recipes_that_cannot_be_used_get_a_sentence(text, complaint):
@@ -432,21 +433,36 @@ def test_a_first_layer_that_reads_more_begins_with_what_it_knows(tmp_path):
     torch.testing.assert_close(wide.unet.conv_in(x), expected)
 
 
-def test_a_corrector_has_a_learning_rate_of_its_own(maker):
-    """At none it stays as it is while the first network learns, which has to begin."""
+@pytest.fixture
+def corrected() -> LGM:
     corrector = replace(
         PRESETS["demo"].corrector, down_channels=(32, 32), down_attention=(False, False),
         up_channels=(32, 32), up_attention=(False, False), splat_size=32, input_size=32,
     )  # fmt: skip
     torch.manual_seed(0)
-    model = LGM(replace(SMALL, corrector=corrector))
-    run = Run(for_training(model, CPU), replace(TINY, corrector_rate=0.0, weight_decay=0.0))
+    return LGM(replace(SMALL, corrector=corrector))
+
+
+def test_a_corrector_has_a_learning_rate_of_its_own(maker, corrected):
+    """At none it stays as it is while the first network learns, which has to begin."""
+    run = Run(for_training(corrected, CPU), replace(TINY, corrector_rate=0.0, weight_decay=0.0))
     before = run.weights()
     train_step(run, [batch_of(maker)], 0.5, None)
     for name, value in run.weights().items():
         if name.startswith("corrector."):
             assert torch.equal(value, before[name]), name
     assert not torch.equal(run.weights()["conv.weight"], before["conv.weight"])
+
+
+def test_steps_take_turns_with_the_rounds_of_a_corrector(maker, corrected):
+    """The loss of each step is that of the splat after so many looks."""
+    run = Run(for_training(corrected, CPU), replace(TINY, rounds=(1, 3)))
+    batch = batch_of(maker)
+    for step, rounds in enumerate((1, 3, 1)):
+        with torch.no_grad():
+            gaussians = run.model(batch.inputs, batch.alphas, batch.drafts, rounds)
+            expected = loss_terms(gaussians, batch, run.recipe, 0.5, None, step)[0]
+        torch.testing.assert_close(train_step(run, [batch], 0.5, None)["loss"], expected)
 
 
 def test_optimizers_of_models_without_a_corrector_have_the_groups_of_before():
