@@ -102,8 +102,9 @@ class LGM(nn.Module):
         """
         x, guide = self._guided(inputs, alphas)
         features = self.features(x)
-        for ahead in reversed(range(rounds if self.corrector is not None else 0)):
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not ahead):
+        rounds = rounds if self.corrector is not None else 0
+        for look in range(1, rounds + 1):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and look == rounds):
                 change = self.corrections(correction_inputs(features, guide, inputs.shape[1]))
                 if drafts is not None:
                     change = change * ~drafts[:, None, None, None, None]
