@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .constants import constant
+
 FOVY = 49.1  # degrees, of every official render
 RADIUS = 1.5  # world units from the origin
 INPUT_AZIMUTHS = (0.0, 90.0, 180.0, 270.0)  # the object's own front, left, back, right
@@ -65,7 +67,7 @@ def canonicalize(c2w: Tensor, radius: float = RADIUS) -> Tensor:
     """
     canonical = torch.eye(4, dtype=c2w.dtype, device=c2w.device)
     canonical[2, 3] = radius
-    return canonical @ torch.linalg.inv(c2w[..., :1, :, :]) @ c2w
+    return canonical @ torch.linalg.inv_ex(c2w[..., :1, :, :]).inverse @ c2w
 
 
 def focal_length(size: int, fovy: float = FOVY) -> float:
@@ -75,9 +77,9 @@ def focal_length(size: int, fovy: float = FOVY) -> float:
 
 def world_to_camera(c2w: Tensor) -> Tensor:
     """World-to-camera matrices [..., 4, 4] in OpenCV axes (+x right, +y down, +z forward), from
-    OpenGL poses.
+    OpenGL poses. Not finite where a pose has no inverse.
     """
-    return torch.linalg.inv(c2w * c2w.new_tensor([1, -1, -1, 1]))
+    return torch.linalg.inv_ex(c2w * constant((1, -1, -1, 1), c2w)).inverse
 
 
 def camera_rays(c2w: Tensor, size: int, fovy: float = FOVY) -> tuple[Tensor, Tensor]:

@@ -11,17 +11,20 @@ shows (learned descent: Flynn et al. 2019, DeepView; Chen et al. 2024, G3R).
 from __future__ import annotations
 
 from dataclasses import fields
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, autocast
 
 from .cameras import FOVY, RADIUS
+from .constants import constant
 from .hull import Guide, decode_hull, looked_at, pole_map, sample
-from .render import render
+from .render import render_finite
 
 DRAWN_FINER = 2  # than the grid of Gaussians, as the pictures are; then averaged
 LOOKED_AT = (0, 1, -1, 2)  # views, from a Gaussian's own on
+LARGEST = 1e4  # of raw features; trained ones stay below 100
 FAR_APART = 0.3  # world units of depth that tell no more than that
 # Of the error's derivatives by offset, opacity, scale, rotation and color: what is usual becomes 1.
 PULL_SCALES = (3, 3, 3, 300, 60, 60, 500, 40, 40, 40, 40, 150, 150, 150)
@@ -38,19 +41,20 @@ def correction_inputs(features: Tensor, guide: Guide, pictured: int, fovy: float
     """
     # ComfyUI runs nodes in inference mode, whose tensors autograd refuses: clones are free of it.
     with torch.inference_mode(False), autocast(features.device.type, enabled=False):
-        features = features.detach().nan_to_num()  # a copy; what overflows is found out later
+        # A copy; what overflows is found out later. Whatever is left decodes to finite numbers.
+        features = features.detach().nan_to_num().clamp(-LARGEST, LARGEST)
         guide = Guide(*(getattr(guide, field.name).clone() for field in fields(Guide)))
         with torch.enable_grad():
             features.requires_grad_()
             draft = decode_hull(features, guide)
-            drawn = render(draft, guide.c2w, DRAWN_FINER * features.shape[-1], fovy)
+            drawn = render_finite(draft, guide.c2w, DRAWN_FINER * features.shape[-1], fovy)
             colors, alphas = _pooled(drawn.images.clamp(0, 1)), _pooled(drawn.alphas)
             missing = guide.colors[:, :pictured] - colors[:, :pictured]
             uncovered = guide.alphas[:, :pictured] - alphas[:, :pictured]
             error = missing.square().sum() + uncovered.square().sum()
             (pull,) = torch.autograd.grad(error, features)
         with torch.no_grad():
-            scale = pull.new_tensor(PULL_SCALES)[:, None, None]
+            scale = constant(PULL_SCALES, pull)[:, None, None]
             return torch.cat(
                 [
                     _seen(
@@ -112,9 +116,9 @@ def _seen(
         dim=2,
     )
     for shift in LOOKED_AT:
-        targets = looked_at(views, pictured, shift)
-        there = _camera_points(points, guide.c2w[:, targets])
-        seen = sample(maps[:, targets], there, guide.tan_half[:, targets])
+        other = partial(looked_at, shift=shift, views=views, pictured=pictured)
+        there = _camera_points(points, other(guide.c2w))
+        seen = sample(other(maps), there, other(guide.tan_half))
         depth = -there[..., 2][:, :, None]
         parts += [seen[:, :, :-1], _gap(seen[:, :, -1:], seen[:, :, -2:-1], depth)]
     return torch.cat(parts, dim=2)

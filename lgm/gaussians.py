@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .constants import constant
 from .spherical_harmonics import BAND_WIDTHS, half_turn_sh, sh_basis
 
 CHANNELS = (
@@ -133,7 +134,7 @@ def flip_y_z(gaussians: Gaussians) -> Gaussians:
     w, x, y, z = gaussians.rotations.unbind(-1)
     return replace(
         gaussians,
-        positions=gaussians.positions * gaussians.positions.new_tensor([1, -1, -1]),
+        positions=gaussians.positions * constant((1, -1, -1), gaussians.positions),
         rotations=torch.stack([-x, w, -z, y], dim=-1),  # (0, 1, 0, 0) * q
         sh=None if gaussians.sh is None else half_turn_sh(gaussians.sh),
     )

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .cameras import RADIUS
+from .constants import constant
 from .fused_norm import uses_triton
 from .gaussians import Gaussians
 from .presets import POLES
@@ -80,9 +81,9 @@ def cameras_from_rays(rays: Tensor) -> tuple[Tensor, Tensor]:
     # A ray fixes the origin up to its own direction; four rays fix it.
     across = torch.eye(3, device=rays.device) - directions[..., :, None] * directions[..., None, :]
     closest = torch.linalg.cross(directions, moments)
-    origin = torch.linalg.solve(across.sum(-3), closest.sum(-2))
+    origin = torch.linalg.solve_ex(across.sum(-3), closest.sum(-2)).result
     c2w = torch.stack([right, up, back, origin], dim=-1)
-    bottom = c2w.new_tensor([0, 0, 0, 1]).expand(*c2w.shape[:-2], 1, 4)
+    bottom = constant((0, 0, 0, 1), c2w).expand(*c2w.shape[:-2], 1, 4)
     return torch.cat([c2w, bottom], dim=-2), tangent
 
 
@@ -107,26 +108,27 @@ def polar_poses(first: Tensor) -> Tensor:
     camera [..., 4, 4]; what is nearest to that one is lowest in their pictures.
     """
     position = first[..., :3, 3]
-    level = position * position.new_tensor([1.0, 0.0, 1.0])
-    upwards = first[..., :3, 1] * first.new_tensor([1.0, 0.0, 1.0])
+    horizontal = constant((1, 0, 1), first)
+    level, upwards = position * horizontal, first[..., :3, 1] * horizontal
     # A first camera that itself looks straight down has its picture's up for a direction.
     is_level = level.norm(dim=-1, keepdim=True) > 1e-3 * position.norm(dim=-1, keepdim=True)
     up = F.normalize(torch.where(is_level, -level, upwards), dim=-1)
     poses = []
     for side in (1.0, -1.0):
-        back = torch.zeros_like(up) + up.new_tensor([0.0, side, 0.0])
+        back = constant((0, side, 0), up).expand_as(up)
         place = back * position.norm(dim=-1, keepdim=True)
         pose = torch.stack([torch.linalg.cross(up, back), up, back, place], dim=-1)
-        bottom = pose.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*pose.shape[:-2], 1, 4)
+        bottom = constant((0, 0, 0, 1), pose).expand(*pose.shape[:-2], 1, 4)
         poses.append(torch.cat([pose, bottom], dim=-2))
     return torch.stack(poses, dim=-3)
 
 
-def looked_at(views: int, pictured: int, shift: int) -> list[int]:
-    """The view with a picture that each view looks at: its neighbor by `shift`. Poles, views from
-    `pictured` on, look where view 0 does.
+def looked_at(x: Tensor, shift: int, views: int, pictured: int) -> Tensor:
+    """Of values [B, M, ...] of views those [B, views, ...] of the view with a picture that each
+    view looks at: its neighbor by `shift`. Poles, views from `pictured` on, look where view 0 does.
     """
-    return [((view if view < pictured else 0) + shift) % pictured for view in range(views)]
+    own = [view if view < pictured else 0 for view in range(views)]
+    return torch.stack([x[:, (view + shift) % pictured] for view in own], dim=1)
 
 
 def _lookup(
@@ -138,13 +140,16 @@ def _lookup(
     Returns [B, V, C, D, h, w]. Outside the picture its border is repeated.
     """
     _, views, count, height, _ = depths.shape
-    targets = looked_at(views, maps.shape[1], shift)
-    other = c2w[:, targets]
+
+    def there(x: Tensor) -> Tensor:
+        return looked_at(x, shift, views, maps.shape[1])
+
+    other = there(c2w)
     to_other = other[..., :3, :3].transpose(-1, -2)
     start = torch.einsum("bvij,bvj->bvi", to_other, c2w[..., :3, 3] - other[..., :3, 3])
     step = torch.einsum("bvij,bvhwj->bvhwi", to_other, rays)
     points = start[:, :, None, None, None] + depths[..., None] * step[:, :, None]
-    sampled = sample(maps[:, targets], points.flatten(2, 3), tan_half[:, targets])
+    sampled = sample(there(maps), points.flatten(2, 3), there(tan_half))
     return sampled.unflatten(3, (count, height))
 
 
@@ -263,7 +268,7 @@ def guide_inputs(guide: Guide, alphas: Tensor) -> Tensor:
     pictured, total = alphas.shape[1], guide.near.shape[1]
     colors = guide.colors[:, :pictured]
     rays = depth_rays(guide.c2w, guide.tan_half, guide.near.shape[-1])
-    fractions = torch.tensor(COLOR_FRACTIONS, device=alphas.device)[:, None, None]
+    fractions = constant(COLOR_FRACTIONS, guide.near)[:, None, None]
     depths = guide.near + fractions * (guide.far - guide.near)
     neighbors = [
         (_lookup(colors, shift, depths, guide.c2w, guide.tan_half, rays) * 2 - 1).flatten(2, 3)
@@ -306,7 +311,7 @@ def decode_hull(features: Tensor, guide: Guide) -> Gaussians:
     positions = surface + torch.einsum("bvij,bvhwj->bvhwi", axes, 0.3 * offset)
     pixel = 2 * guide.tan_half[:, :, None, None, None] * near / size  # its side in world units
     white = (2 * colors - 1).clamp(-0.98, 0.98)
-    local = F.normalize(rotation + rotation.new_tensor([1.0, 0.0, 0.0, 0.0]), dim=-1)
+    local = F.normalize(rotation + constant((1, 0, 0, 0), rotation), dim=-1)
     view = quaternion_from_matrix(axes)[:, :, None, None].expand_as(local)
     return Gaussians(
         *(

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, autocast, nn
 
 from .cameras import FOVY, input_poses, plucker_rays
+from .constants import constant
 from .correction import correction_inputs
 from .fit import STEPS, fit_to_pictures
 from .fused_norm import uses_triton
@@ -128,7 +129,7 @@ class LGM(nn.Module):
             features.permute(0, 1, 3, 4, 2).reshape(len(features), -1, OUTPUT_CHANNELS)
         )
         if self.identity_rotations:
-            gaussians.rotations.copy_(gaussians.rotations.new_tensor([1, 0, 0, 0]))
+            gaussians.rotations.copy_(constant((1, 0, 0, 0), gaussians.rotations))
         return gaussians
 
     def guide(self, inputs: Tensor, alphas: Tensor | None = None) -> tuple[Guide, Tensor]:
@@ -282,7 +283,7 @@ def seen_pictures(inputs: Tensor) -> Tensor:
 
 
 def _channel(values: tuple[float, ...], like: Tensor) -> Tensor:
-    return like.new_tensor(values)[:, None, None]
+    return constant(values, like)[:, None, None]
 
 
 def _resize(views: Tensor, size: int) -> Tensor:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, autocast
 
 from ..cameras import FOVY, world_to_camera
+from ..constants import sent
 from ..gaussians import Gaussians, colors_toward
 from .interrupt import interruptible
 from .projection import NEAR
@@ -33,6 +34,7 @@ __all__ = [
     "backend_for",
     "interruptible",
     "render",
+    "render_finite",
 ]
 
 _MODULES = {
@@ -84,12 +86,28 @@ def render(
     size = _height_and_width(size)
     c2w = _cameras(gaussians, c2w, fovy)
     _refuse_non_finite(gaussians, c2w)
+    return render_finite(gaussians, c2w, size, fovy, background, backend)
+
+
+def render_finite(
+    gaussians: Gaussians,
+    c2w: Tensor,
+    size: int | tuple[int, int],
+    fovy: float = FOVY,
+    background: float | Sequence[float] | Tensor = 1.0,
+    backend: Backend = "auto",
+) -> RenderOutput:
+    """`render` without a look at the numbers, which makes Python wait for a GPU: for Gaussians and
+    invertible cameras [B, V, 4, 4] that are finite, or where it is found out later. What is not
+    finite is not drawn, or draws pixels that are not.
+    """
+    size = _height_and_width(size)
     name = _choose(backend, gaussians.device)
     exact = gaussians.positions.dtype == torch.float64 and name in ("reference", "torch")
     dtype = torch.float64 if exact else torch.float32
     with autocast(gaussians.device.type, enabled=False):
-        w2c = _inverse(c2w.to(dtype)).to(gaussians.device)
-        color = _background(background, *c2w.shape[:2]).to(w2c)
+        w2c = world_to_camera(c2w.to(dtype)).to(gaussians.device)
+        color = _background(background, w2c)
         gaussians, draw = gaussians.to(dtype), _module(name).draw
         if gaussians.sh is None:
             return RenderOutput(*draw(gaussians, w2c, size, fovy, color))
@@ -160,19 +178,13 @@ def _cameras(gaussians: Gaussians, c2w: Tensor, fovy: float) -> Tensor:
     )
 
 
-def _inverse(c2w: Tensor) -> Tensor:
-    try:
-        return world_to_camera(c2w)
-    except torch.linalg.LinAlgError:
-        raise ValueError(
-            "A camera in c2w has no inverse: give rigid camera-to-world matrices."
-        ) from None
-
-
 def _refuse_non_finite(gaussians: Gaussians, c2w: Tensor) -> None:
-    tensors = gaussians.tensors() | {"c2w": c2w}
+    # A matrix without an inverse is inverted to infinities.
+    tensors = gaussians.tensors() | {"c2w": c2w, "w2c": world_to_camera(c2w)}
     all_finite = torch.stack([_is_finite(t).to(gaussians.device) for t in tensors.values()])
     for name, finite in zip(tensors, all_finite.tolist(), strict=True):  # one wait for a GPU
+        if not finite and name == "w2c":
+            raise ValueError("A camera in c2w has no inverse: give rigid camera-to-world matrices.")
         if not finite:
             raise ValueError(f"Rendering needs finite numbers, but {name} holds NaN or infinity.")
 
@@ -185,7 +197,9 @@ def _is_finite(tensor: Tensor) -> Tensor:
     return tensor.isfinite().all()
 
 
-def _background(background: float | Sequence[float] | Tensor, batch: int, views: int) -> Tensor:
+def _background(background: float | Sequence[float] | Tensor, w2c: Tensor) -> Tensor:
+    """[B, V, 3] of the cameras' dtype, where they are."""
+    batch, views = w2c.shape[:2]
     color = background
     if not isinstance(background, Tensor):
         try:
@@ -194,6 +208,7 @@ def _background(background: float | Sequence[float] | Tensor, batch: int, views:
             raise ValueError(f"A background needs numbers, got {background!r}.") from error
     if not color.isfinite().all():
         raise ValueError(f"A background needs finite numbers, got {background!r}.")
+    color = sent(color.to(w2c.dtype), w2c.device)
     if color.ndim == 2:
         color = color[:, None]  # [B, 3]: the same for each view
     try:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..cameras import FOVY, focal_length, orbit_poses, world_to_camera
+from ..constants import constant
 from ..gaussians import Gaussians
 from .projection import LOW_PASS, NEAR, composite
 
@@ -38,7 +39,7 @@ def draw(
 
     height, width = size
     focal = focal_length(height, fovy)
-    intrinsics = w2c.new_tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
+    intrinsics = constant(((focal, 0, width / 2), (0, focal, height / 2), (0, 0, 1)), w2c)
     colors_and_depths, alphas, _ = rasterization(
         means=gaussians.positions,
         quats=gaussians.rotations,
