@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..cameras import FOVY, canonicalize, focal_length, orbit_poses
+from ..constants import sent
 from ..hull import depth_rays, key_white, polar_poses
 from ..model import network_inputs
 from ..presets import POLES, PRESETS, VIEW_COUNT
@@ -472,7 +473,7 @@ class Augmentation:
 
     def to(self, device: torch.device) -> Augmentation:
         tensors = {
-            f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "inputs"
+            f.name: sent(getattr(self, f.name), device) for f in fields(self) if f.name != "inputs"
         }
         return replace(self, **tensors)
 

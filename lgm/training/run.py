@@ -86,6 +86,9 @@ class Run:
         self.ema = [local(p).detach().clone() for p in self.parameters]
         self.step, self.seconds, self.samples = 0, 0.0, 0
         self.failures = 0  # steps without a finite gradient, in a row
+        self.outcome: object = None  # of the last step, until it is looked at
+        self.guarded = recipe.optimizer == "adamw" and spread != "fsdp"
+        """The optimizer itself leaves out a step without a finite gradient."""
         self.fresh_gradients = True  # between steps they may be None
 
     def _calculated(self, x: Tensor, correct: bool = False) -> Tensor:
@@ -99,6 +102,17 @@ class Run:
         if self.spread == "fsdp":
             self.network.set_requires_gradient_sync(last)
         return self.parallel.no_sync() if self.spread == "ddp" and not last else nullcontext()
+
+    def learn(self, norm: Tensor) -> None:
+        """One step of the optimizer; nothing changes where the gradients' norm is not finite: an
+        accidental overflow costs one step, not the run.
+        """
+        if self.guarded:  # Python need not wait for the number
+            self.optimizer.found_inf = (~norm.isfinite()).to(norm.dtype)
+        if self.guarded or norm.isfinite():
+            self.optimizer.step()
+        self.step += 1
+        self.update_ema()
 
     @torch.no_grad()
     def update_ema(self) -> None:
@@ -272,7 +286,10 @@ def make_optimizer(groups: list[dict], recipe: Recipe) -> torch.optim.Optimizer:
     """
     settings = {"lr": recipe.learning_rate, "betas": (recipe.beta1[0], recipe.beta2)}
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, **settings, fused=groups[0]["params"][0].is_cuda)
+        first = groups[0]["params"][0]
+        # Split over CPUs, it has no such kernel.
+        fused = first.is_cuda or not hasattr(first, "device_mesh")
+        return torch.optim.AdamW(groups, **settings, fused=fused)
     try:
         import bitsandbytes
     except ImportError as error:

@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -29,7 +30,7 @@ from ..gaussians import Gaussians
 from ..model import LGM
 from ..outputs import check_writable
 from ..presets import PRESETS
-from ..render import render
+from ..render import render, render_finite
 from ..weights import find_model, sha256
 from .data import Batch, BatchMaker
 from .graphs import graph_networks
@@ -54,7 +55,7 @@ def loss_terms(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The weighted loss, and its unweighted terms beside PSNR for the log."""
     batch, inputs = whole.supervised(recipe.skipped_inputs, step)
-    output = render(gaussians, batch.c2w, batch.images.shape[-1])
+    output = render_finite(gaussians, batch.c2w, batch.images.shape[-1])
     # The original's renderer clamps, and its targets are put on white a second time.
     images, target = output.images.clamp(0, 1), batch.images
     if recipe.blend_twice:
@@ -97,14 +98,23 @@ def _depth(depths: Tensor, alphas: Tensor, batch: Batch) -> Tensor:
     return (error / solid.flatten(1).sum(1).clamp(min=1)).mean()
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """How a step went, which a GPU may still have to find out."""
+
+    finite: Tensor  # [] bool on the CPU, of the gradient; to be read when `known`
+    known: torch.cuda.Event | None
+    batches: list[Batch]
+    losses: list[Tensor]
+
+
 def train_step(
     run: Run, batches: list[Batch], progress: float, lpips: LPIPS | None
 ) -> dict[str, Tensor]:
-    """One optimizer step.
+    """One optimizer step. On a GPU it is looked at in the next one: see `settle`.
 
     Raises:
-        RuntimeError: a loss is not a finite number, or no gradient was for many steps; the weights
-            are as they were before.
+        RuntimeError: from `settle`.
     """
     for group, rate in zip(run.optimizer.param_groups, run.rates, strict=True):
         group["lr"] = learning_rate(progress, run.recipe) * rate
@@ -114,28 +124,46 @@ def train_step(
     for place, batch in enumerate(batches):
         with run.without_sync(last=place == len(batches) - 1):
             loss, terms = batch_loss(run, batch, progress, lpips)
+            settle(run)  # drawing has waited for the last step's end already
             (loss / len(batches)).backward()
         collected.append({"loss": loss.detach(), **{k: v.detach() for k, v in terms.items()}})
     if not run.spread:
         average_gradients(run.parameters)
     norm = torch.nn.utils.clip_grad_norm_(run.parameters, run.recipe.gradient_clip)
     norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-    if norm.isfinite():  # an accidental overflow costs one step, not the run
-        run.optimizer.step()
-        run.step += 1
-        run.failures = 0
-        run.update_ema()
-    else:
-        refuse_bad_items(run, batches, [terms["loss"] for terms in collected])
-        run.failures += 1
-        if run.failures == MAX_FAILURES:
-            raise RuntimeError(
-                f"Training needs finite gradients, got none in {MAX_FAILURES} steps after step "
-                f"{run.step}: go on from the last checkpoint with a lower learning_rate."
-            )
+    run.learn(norm)
     run.samples += sum(len(batch.names) for batch in batches) * world()
+    finite = norm.isfinite().to("cpu", non_blocking=True)
+    known = torch.cuda.current_stream().record_event() if norm.is_cuda else None
+    run.outcome = Outcome(finite, known, batches, [terms["loss"] for terms in collected])
+    if known is None:
+        settle(run)
     means = {key: torch.stack([terms[key] for terms in collected]).mean() for key in collected[0]}
     return {**means, "gradient": norm}
+
+
+def settle(run: Run) -> None:
+    """Look at how the last step went.
+
+    Raises:
+        RuntimeError: a loss is not a finite number, or no gradient was for many steps; the weights
+            are as they were before.
+    """
+    outcome, run.outcome = run.outcome, None
+    if outcome is None:
+        return
+    if outcome.known is not None:
+        outcome.known.synchronize()
+    if outcome.finite:
+        run.failures = 0
+        return
+    refuse_bad_items(run, outcome.batches, outcome.losses)
+    run.failures += 1
+    if run.failures == MAX_FAILURES:
+        raise RuntimeError(
+            f"Training needs finite gradients, got none in {MAX_FAILURES} steps up to step "
+            f"{run.step}: go on from the last checkpoint with a lower learning_rate."
+        )
 
 
 def batch_loss(
@@ -143,12 +171,10 @@ def batch_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     rounds = run.recipe.rounds[run.step % len(run.recipe.rounds)]
     gaussians = run.model(batch.inputs, batch.alphas, batch.drafts, rounds)
-    finite = torch.stack([x.isfinite().all() for x in gaussians.tensors().values()])
-    if not finite.all():  # can't be drawn; every process has to learn of it
-        lost = gaussians.positions.sum() * float("nan")
-        names = ("rgb", "metric", "psnr_input", "psnr_novel")
-        return lost, {name: lost.detach() for name in names}
-    return loss_terms(gaussians, batch, run.recipe, progress, lpips, run.step)
+    loss, terms = loss_terms(gaussians, batch, run.recipe, progress, lpips, run.step)
+    # What is not finite is not drawn, but makes the loss and all gradients so.
+    finite = torch.stack([x.isfinite().all() for x in gaussians.tensors().values()]).all()
+    return loss * torch.where(finite, 1.0, torch.nan), terms
 
 
 def refuse_bad_items(run: Run, batches: list[Batch], losses: list[Tensor]) -> None:
@@ -239,6 +265,8 @@ def loop(
     """Steps until the budget is spent, `--stop-after` or SIGTERM, with a checkpoint in between."""
     stop = []
     signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
+    # A clock that all share on their CPUs: reading it on GPUs would wait for them.
+    clock = dist.new_group(backend="gloo") if world() > 1 else None
     started, saved, before = time.monotonic(), time.monotonic(), run.seconds
     while True:
         run.seconds = before + time.monotonic() - started
@@ -249,9 +277,10 @@ def loop(
         limit = arguments.stop_after and time.monotonic() - started > 60 * arguments.stop_after
         due = time.monotonic() - saved > 60 * arguments.checkpoint_minutes
         finished, progress, due = _agreed(
-            [float(progress >= 1 or bool(limit) or bool(stop)), progress, float(due)],
-            run.parameters[0].device,
+            [float(progress >= 1 or bool(limit) or bool(stop)), progress, float(due)], clock
         )
+        if finished or due:
+            settle(run)
         if finished:
             return
         if due:
@@ -263,12 +292,12 @@ def loop(
         journal.add(train_step(run, batches, progress, lpips), batches[0], stage, progress)
 
 
-def _agreed(values: list[float], device: torch.device) -> list[float]:
+def _agreed(values: list[float], clock: dist.ProcessGroup | None) -> list[float]:
     """The first process's values: one clock for all, so that schedule and end agree."""
-    if world() == 1:
+    if clock is None:
         return values
-    shared = torch.tensor(values, dtype=torch.float64, device=device)
-    dist.broadcast(shared, 0)
+    shared = torch.tensor(values, dtype=torch.float64)
+    dist.broadcast(shared, 0, group=clock)
     return shared.tolist()
 
 

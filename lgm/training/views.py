@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..cameras import FOVY, canonicalize
+from ..constants import sent
 from ..model import network_inputs
 from ..presets import PRESETS
 from .augment import GRID_STEPS, grid_distortion, orbital_jitter
@@ -257,7 +258,7 @@ class ShardBatches:
 
 def collate(items: list[Item], device: torch.device) -> Batch:
     def stack(name: str) -> Tensor:
-        return torch.stack([getattr(item, name) for item in items]).to(device, non_blocking=True)
+        return sent(torch.stack([getattr(item, name) for item in items]), device)
 
     return Batch(
         stack("inputs"), stack("alphas"), stack("c2w"), stack("images"), stack("masks"), None,

@@ -8,6 +8,8 @@ import math
 import os
 import subprocess
 import sys
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -190,6 +192,52 @@ def test_graphed_gradients_are_eager_ones_and_accumulate():
     assert (twice - 2 * once).norm() / once.norm() < 1e-2
     with torch.no_grad():
         assert torch.equal(run.model.features(batches[0][0]), output)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("graph", [False, True])
+def test_a_step_does_not_wait_for_the_gpu_and_a_lost_one_is_found_in_the_next(graph):
+    """gsplat alone waits, for how much it has to draw."""
+    from lgm.training.data import BatchMaker
+    from lgm.training.graphs import graph_networks
+    from lgm.training.recipe import RECIPES
+    from lgm.training.run import Run, for_training
+    from lgm.training.train import train_step
+
+    device = torch.device("cuda", torch.cuda.current_device())
+    recipe = replace(RECIPES["demo"], batch_sizes=(2,), sizes=(64,), stage_ends=(1.0,), rounds=(2,))
+    maker = BatchMaker((), recipe, device, seed=1, workers=0)
+    model = LGM(SMALL)
+    torch.nn.init.normal_(model.conv.weight, std=0.02)
+    run = Run(for_training(model, device), recipe)
+    if graph:
+        graph_networks(run, maker.rest)
+    batch = maker.batches(0, 0, 0.5)[0]
+    for _ in range(3):  # records, compiles, and sends constants
+        train_step(run, [batch], 0.5, None)
+    maker.rest()
+    torch.cuda.synchronize()
+    with warnings.catch_warnings(record=True) as waits:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        train_step(run, [batch], 0.5, None)
+        torch.cuda.set_sync_debug_mode("default")
+    assert not [f"{w.filename}:{w.lineno}" for w in waits if "/lgm/" in w.filename]
+
+    def state():
+        moments = [x for values in run.optimizer.state.values() for x in values.values()]
+        return torch.cat([x.detach().flatten() for x in [*run.parameters, *moments]])
+
+    before, images = state(), batch.images.clone()
+    images[1] = float("nan")
+    train_step(run, [replace(batch, images=images)], 0.5, None)
+    assert torch.equal(before, state())
+    with pytest.raises(RuntimeError, match=f"finite loss.*{batch.names[1]}"):
+        train_step(run, [batch], 0.5, None)
+    assert torch.equal(before, state())
+    train_step(run, [batch], 0.5, None)
+    assert run.failures == 0 and state().isfinite().all() and not torch.equal(before, state())
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ def test_loss_terms_and_gradient_equal_the_original(recorded, lpips, monkeypatch
     numbers, _ = recorded
     drawn, alphas, true, masks = (values.double() for values in drawn_and_true())
     output = RenderOutput(drawn.requires_grad_(), alphas.requires_grad_(), torch.zeros_like(alphas))
-    monkeypatch.setattr(train, "render", lambda *_: output)
+    monkeypatch.setattr(train, "render_finite", lambda *_: output)
     nothing = Gaussians(*(torch.zeros(1, 1, width) for width in (3, 1, 3, 4, 3)))
     poses = torch.eye(4).expand(1, 2, 4, 4)
     inputs = torch.zeros(1, 1, 9, 32, 32)
