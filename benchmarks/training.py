@@ -1,4 +1,5 @@
-"""How fast training is: `python benchmarks/training.py [--original DIR] [--profile] [--demo]`.
+"""How fast training is: `python benchmarks/training.py [--original DIR] [--profile]`, or with its
+data, on one GPU or several: `torchrun --nproc_per_node N benchmarks/training.py --demo`.
 
 One NVIDIA GPU with gsplat. The same step as the original's, big network, bf16: U-Net forward and
 backward, every target view drawn at 512 px, MSE on color and alpha, LPIPS at 256 px (random VGG-16
@@ -12,17 +13,22 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 
 from lgm.cameras import orbit_poses, world_to_camera
@@ -31,8 +37,8 @@ from lgm.presets import PRESETS
 from lgm.training.data import Batch, BatchMaker
 from lgm.training.graphs import graph_networks
 from lgm.training.lpips import LPIPS, VGG_SLICES
-from lgm.training.recipe import RECIPES, changed
-from lgm.training.run import Run, for_training
+from lgm.training.recipe import RECIPES, Recipe, changed
+from lgm.training.run import Run, for_training, rank, world
 from lgm.training.train import train_step
 
 DEVICE = torch.device("cuda", 0)
@@ -46,13 +52,17 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--profile", action="store_true", help="kernels by time")
     parser.add_argument("--demo", action="store_true", help="the demo recipe instead, with data")
-    parser.add_argument("--data", type=Path, nargs="+", default=[], help="mesh packs for --demo")
-    parser.add_argument("--set", default="{}", metavar="JSON", help="changes of the demo recipe")
+    parser.add_argument("--paper", action="store_true", help="the paper's recipe, with data")
+    parser.add_argument("--graph", action="store_true", help="record their networks as CUDA graphs")
+    parser.add_argument("--data", type=Path, nargs="+", default=[], help="mesh packs for these two")
+    parser.add_argument("--set", default="{}", metavar="JSON", help="changes of their recipe")
+    parser.add_argument("--seconds", type=float, default=20, help="that they are watched for")
     args = parser.parse_args()
     torch.manual_seed(0)
-    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {platform.machine()}")
-    if args.demo:
-        demo_table(args)
+    if int(os.environ.get("RANK", 0)) == 0:
+        print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {platform.machine()}")
+    if args.demo or args.paper:
+        data_table(args)
         return
     state = trained_like()
     rows = []
@@ -98,11 +108,11 @@ def profile(step, rows: int = 40) -> None:
                                       max_name_column_width=70))  # fmt: skip
 
 
-def trained_like() -> dict[str, torch.Tensor]:
+def trained_like(preset: str = "big") -> dict[str, torch.Tensor]:
     """Random weights whose Gaussians are spread and small as trained ones are: random ones would be
     a heap in the middle, which no rasterizer draws at its usual speed.
     """
-    model = LGM(PRESETS["big"])
+    model = LGM(PRESETS[preset])
     with torch.no_grad():
         model.conv.weight.zero_()
         model.conv.weight.copy_(torch.randn_like(model.conv.weight) * 0.8)
@@ -221,46 +231,85 @@ def offer_substitutes() -> None:
     kiui.lpips.LPIPS.__init__ = lambda self, net="vgg": plain(self, net=net, pretrained=False)
 
 
-def demo_table(args) -> None:
-    """The demo recipe: the step alone, with its data, and how much of the time the data cost."""
-    print("| demo, bf16 | step ms | with data ms | objects a second | waiting for data |")
-    print("|---|---|---|---|---|")
-    for graph in (False, True):
-        recipe = changed(RECIPES["demo"], args.set)
-        model = for_training(LGM(PRESETS[recipe.preset]), DEVICE)
+def data_table(args) -> None:
+    """A recipe's step alone, with its data, and how busy that keeps each GPU."""
+    from accelerate import PartialState
+
+    PartialState()  # one GPU for each process
+    device = torch.device("cuda", torch.cuda.current_device())
+    recipe = changed(RECIPES["paper" if args.paper else "demo"], args.set)
+    lpips = random_lpips().to(device) if recipe.lpips_weight else None
+    say = print if rank() == 0 else lambda *_, **__: None
+    say(f"{'paper' if args.paper else 'demo'}, bf16, {world()} GPUs{', CUDA graphs' * args.graph}")
+    say("| | step ms | with data ms | objects a second | GPU busy: mean, least |")
+    say("|---|---|---|---|---|")
+    run = Run(start(recipe, device), recipe, "" if args.graph or world() == 1 else "ddp")
+    maker = BatchMaker(args.data, recipe, device, 0, 8, rank(), world())
+    if args.graph:
+        graph_networks(run, maker.rest)
+    for stage, size in enumerate(recipe.sizes):
+        batches = maker.batches(run.samples, stage, 0.5)
+        alone = milliseconds(lambda b=batches: train_step(run, b, 0.5, lpips))
+
+        def step(stage=stage):
+            train_step(run, maker.batches(run.samples, stage, 0.5), 0.5, lpips)
+
+        count = round(agreed(1e3 * args.seconds / alone, device)) + 1
+        milliseconds(step, count // 3, warmup=8)  # the processes that draw have started
+        with utilization(device) as busy:
+            both = milliseconds(step, count, warmup=0)
+        busy, least = (agreed(x, device) for x in (statistics.mean(busy), min(busy)))
+        objects = recipe.batch_sizes[stage] * recipe.accumulation
+        say(
+            f"| {size} px, {objects} objects a step and GPU | {alone:.0f} | {both:.0f} | "
+            f"{objects * world() / both * 1e3:.0f} | {busy:.0f}, {least:.0f} % |",
+            flush=True,
+        )
+        if args.profile and world() == 1:
+            profile(step)
+
+
+def start(recipe: Recipe, device: torch.device) -> LGM:
+    """A network whose Gaussians are where an object could be."""
+    model = LGM(PRESETS[recipe.preset])
+    if PRESETS[recipe.preset].decoding == "hull":
         torch.nn.init.normal_(model.conv.weight, std=0.02)
         torch.nn.init.zeros_(model.conv.bias)
-        run = Run(model, recipe)
-        maker = BatchMaker(args.data, recipe, DEVICE, 0, workers=8)
-        if graph:
-            graph_networks(run, maker.rest)
-        for stage, size in enumerate(recipe.sizes):
-            batches = maker.batches(run.samples, stage, 0.5)
-            step = milliseconds(lambda run=run, b=batches: train_step(run, b, 0.5, None))
-            waited, count = 0.0, 32
-            for turn in range(count + 8):
-                if turn == 8:
-                    torch.cuda.synchronize()
-                    started, waited = time.perf_counter(), 0.0
-                asked = time.perf_counter()
-                batches = maker.batches(run.samples, stage, 0.5)
-                waited += time.perf_counter() - asked
-                train_step(run, batches, 0.5, None)
-            torch.cuda.synchronize()
-            both = (time.perf_counter() - started) / count * 1e3
-            print(
-                f"| {size} px, batch {recipe.batch_sizes[stage]}{', CUDA graph' * graph} | "
-                f"{step:.0f} | {both:.0f} | {recipe.batch_sizes[stage] / both * 1e3:.0f} | "
-                f"{waited / count / both * 1e5:.0f} % |",
-                flush=True,
-            )
-            if args.profile:
-                profile(lambda run=run, b=batches: train_step(run, b, 0.5, None))
+    else:
+        model.load_state_dict(trained_like(recipe.preset))
+    return for_training(model, device)
 
 
-def milliseconds(work, count: int = 10) -> float:
+@contextmanager
+def utilization(device: torch.device) -> Iterator[list[int]]:
+    """A list that afterwards holds the share of time, in percent, in which the GPU did anything,
+    twice a second.
+    """
+    query = ["--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "500"]
+    name = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+    command = ["nvidia-smi", f"--id={name}", *query]
+    values: list[int] = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield values
+        finally:
+            process.terminate()
+            told = map(int, process.stdout.read().split()[2:])  # the first are of before
+            values += [value for value in told if 0 <= value <= 100]  # nonsense was seen once
+
+
+def agreed(value: float, device: torch.device) -> float:
+    """The mean over processes."""
+    if world() == 1:
+        return value
+    shared = torch.tensor(value, device=device)
+    dist.all_reduce(shared)
+    return float(shared) / world()
+
+
+def milliseconds(work, count: int = 10, warmup: int = 3) -> float:
     """Mean over a run in a row: queues may overlap."""
-    for _ in range(3):
+    for _ in range(warmup):
         work()
     torch.cuda.synchronize()
     started = time.perf_counter()

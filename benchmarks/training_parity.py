@@ -44,7 +44,7 @@ from lgm.cameras import FOVY, orbit_poses, world_to_camera
 from lgm.gaussians import CHANNELS, Gaussians
 from lgm.model import LGM
 from lgm.presets import PRESETS
-from lgm.render import render
+from lgm.render import render, render_finite
 from lgm.training import lpips as our_lpips
 from lgm.training import run as our_run
 from lgm.training import train as our_train
@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--stand-in", default="auto", help="backend in the place of its rasterizer")
     args = parser.parse_args()
     device = torch.device("cuda" if args.cuda else "cpu")
-    our_train.render = partial(render, backend=args.backend)
+    our_train.render_finite = partial(render_finite, backend=args.backend)
     models, options, provider, utils = import_original(args)
     options = options.config_defaults[args.preset]
     scale = options.output_size // options.input_size
