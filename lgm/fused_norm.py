@@ -2,7 +2,8 @@
 device allows.
 
 On CUDA with Triton: channels-last kernels with fp32 statistics and their own backward
-(`norm_kernels`). Elsewhere, and under `torch.compile`, which fuses by itself: plain torch.
+(`norm_kernels`). On CPUs with numba, where no gradient is asked for: `norm_numba`. Elsewhere, and
+under `torch.compile`, which fuses by itself: plain torch.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import os
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+MIN_NUMBA_ELEMENTS = 1 << 19  # starting threads costs more than torch takes for smaller maps
 
 
 @functools.cache
@@ -33,6 +36,20 @@ def uses_triton(x: Tensor) -> bool:
     return on_device and x.numel() > 0 and _has_triton()
 
 
+@functools.cache
+def _has_numba() -> bool:
+    return importlib.util.find_spec("numba") is not None
+
+
+def _uses_numba(x: Tensor, *affine: Tensor) -> bool:
+    """Whether it is worth it, and no one asks for a gradient."""
+    if torch.compiler.is_compiling() or x.device.type != "cpu" or x.dtype != torch.float32:
+        return False
+    learns = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *affine))
+    large = x.numel() >= MIN_NUMBA_ELEMENTS and _is_channels_last(x)
+    return large and not learns and _has_numba()
+
+
 def group_norm_silu(
     x: Tensor, weight: Tensor, bias: Tensor, groups: int = 32, eps: float = 1e-5, silu: bool = True
 ) -> Tensor:
@@ -43,10 +60,14 @@ def group_norm_silu(
         weight, bias: [C], of any floating dtype.
 
     Returns:
-        [N, C, H, W] of x's dtype; channels-last where the kernels ran, else in x's format.
+        [N, C, H, W] of x's dtype; channels-last where kernels ran, else in x's format.
     """
     if uses_triton(x):
         return _GroupNormSiLU.apply(x, weight, bias, groups, eps, silu)
+    if _uses_numba(x, weight, bias):
+        from .norm_numba import group_norm_silu as kernel
+
+        return kernel(x, weight, bias, groups, eps, silu)
     # torch's own kernel for channels-last maps on the CPU loses up to three digits where a group's
     # mean is far from zero; the one for contiguous maps doesn't, and is faster.
     layout = torch.channels_last if _is_channels_last(x) else torch.contiguous_format

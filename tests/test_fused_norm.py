@@ -1,8 +1,9 @@
-"""GroupNorm + SiLU against float64: the plain path, and the Triton kernels, interpreted.
+"""GroupNorm + SiLU against float64: plain torch, numba's kernel, and Triton's, interpreted.
 
 Triton decides at import whether to interpret: a second process runs this file as a script.
 """
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 
 from lgm.fused_norm import group_norm_silu, scaled_sum
 
+needs_numba = pytest.mark.skipif(not importlib.util.find_spec("numba"), reason="needs numba")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 # One rounding to the output's dtype, relative to its norm; the interpreter truncates to bfloat16.
 TOLERANCE = {"float32": 1e-6, "float16": 5e-4, "bfloat16": 5e-3}
@@ -79,6 +81,70 @@ def test_plain_path_leaves_its_input_alone():
     before = x.clone()
     group_norm_silu(x, torch.ones(32), torch.zeros(32))
     assert torch.equal(x, before)
+
+
+@needs_numba
+@pytest.mark.parametrize("silu", [True, False])
+@pytest.mark.parametrize("mean", [0.0, 1000.0])
+@pytest.mark.parametrize("shape", [*SHAPES, (2, 64, 70, 61, 32)])  # the last has several chunks
+def test_cpu_kernel_agrees_with_float64(shape, mean, silu):
+    from lgm import norm_numba
+
+    *size, groups = shape
+    torch.manual_seed(0)
+    x = (mean + torch.randn(size)).contiguous(memory_format=torch.channels_last)
+    weight, bias, before = torch.randn(size[1]), torch.randn(size[1]), x.clone()
+    y = norm_numba.group_norm_silu(x, weight, bias, groups, 1e-5, silu)
+    # Four pixels of a group that are nearly equal lose what rounding of x itself loses.
+    assert error(y, expected(x, weight, bias, groups, silu)) < (1e-6 if mean == 0 else 3e-6)
+    assert y.is_contiguous(memory_format=torch.channels_last) and torch.equal(x, before)
+
+
+@needs_numba
+def test_cpu_kernel_takes_large_maps_without_gradients_alone(monkeypatch):
+    from lgm import norm_numba
+
+    calls, kernel = [], norm_numba.group_norm_silu
+    monkeypatch.setattr(
+        norm_numba, "group_norm_silu", lambda *a: (calls.append(a[0].shape), kernel(*a))[1]
+    )
+    weight, bias = torch.ones(32), torch.zeros(32)
+    large = torch.randn(1, 32, 128, 128).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        assert (
+            error(group_norm_silu(large, weight, bias), expected(large, weight, bias, 32, True))
+            < 1e-6
+        )
+    group_norm_silu(large.contiguous(), weight, bias)
+    group_norm_silu(large[..., :9], weight, bias)
+    group_norm_silu(large.double(), weight, bias)
+    group_norm_silu(large.requires_grad_(), weight, bias).sum().backward()
+    assert calls == [large.shape]
+
+
+@needs_numba
+def test_cpu_kernel_does_not_depend_on_threads_and_keeps_what_is_not_finite():
+    from lgm import norm_numba
+
+    x = torch.randn(3, 64, 70, 61).contiguous(memory_format=torch.channels_last)
+    weight, bias = torch.full((64,), 1e4), torch.zeros(64)  # SiLU's both ends
+
+    def calculated(threads):
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            return norm_numba.group_norm_silu(x, weight, bias, 32, 1e-5, True)
+        finally:
+            torch.set_num_threads(before)
+
+    once = calculated(1)
+    assert torch.equal(once, calculated(3))
+    reference = expected(x, weight, bias, 32, True)
+    assert error(once, reference) < 1e-6
+    assert once[expected(x, weight, bias, 32, False) < -200].abs().max() < 1e-30
+    x[1, 5, 3, 3] = float("nan")
+    lost = calculated(2).isnan()
+    assert lost[1, 4:6].all() and lost.sum() == lost[1, 4:6].numel()
 
 
 def test_scaled_sum_and_its_gradient():

@@ -7,12 +7,11 @@ each. Mind when changing a constant: numba's disk cache only looks at the file t
 from __future__ import annotations
 
 import math
-import zlib
 
 import numpy as np
-from numba import njit
 
 from ..cameras import focal_length
+from ..numba_jit import jit
 from .projection import LOW_PASS, MIN_ALPHA, NEAR, slope_limits
 
 TILE = 8  # pixels
@@ -29,25 +28,6 @@ ZERO, HALF, ONE, TWO, FOUR = F32(0), F32(0.5), F32(1), F32(2), F32(4)
 _NEAR, _LOW_PASS, _MIN_ALPHA = F32(NEAR), F32(LOW_PASS), F32(MIN_ALPHA)
 _MARGIN = F32(0.02)  # pixels, so that the rounding of an extent never loses a pixel
 _FAR_AWAY = F32(1e7)  # pixels; larger extents would not fit the integers of tile indices
-
-
-def jit(function):
-    """njit without the GIL, with a disk cache where a folder for it can be written, else without.
-
-    Fast math may reorder and fuse, but NaN and infinity keep their meaning.
-    """
-    # The cache tells functions apart by file and name, and what it keeps imports their module: in
-    # ComfyUI that has another name than in Python, and neither may find the other's.
-    function.__qualname__ += f"_{zlib.crc32(function.__module__.encode()):08x}"
-    options = {
-        "nogil": True,
-        "error_model": "numpy",
-        "fastmath": {"contract", "reassoc", "nsz", "arcp"},
-    }
-    try:
-        return njit(function, cache=True, **options)
-    except RuntimeError:  # numba found no folder it may write to
-        return njit(function, **options)
 
 
 def camera_constants(w2c: np.ndarray, size: tuple[int, int], fovy: float) -> np.ndarray:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..gaussians import Gaussians
+from ..numba_jit import jit, share
 from . import numba_projection as projection
 from .numba_projection import (
     BLUE,
@@ -43,7 +44,6 @@ from .numba_projection import (
     ZERO,
     X,
     Y,
-    jit,
 )
 from .projection import MAX_ALPHA, MIN_TRANSMITTANCE
 
@@ -96,7 +96,7 @@ class _Draw(torch.autograd.Function):
                 )
                 binned = _bin_rows(table, *rows, tile_rows)
                 pictures = [picture[item, view].numpy() for picture in out]
-                _share(pool, workers, _draw_rows, table, *binned, colors[item, view], *pictures)
+                share(pool, workers, _draw_rows, table, *binned, colors[item, view], *pictures)
                 if any(ctx.needs_input_grad):
                     kept[item, view] = camera, table, rows, binned
         ctx.kept = kept, workers
@@ -116,7 +116,7 @@ class _Draw(torch.autograd.Function):
             for (item, view), (camera, table, rows, binned) in kept.items():
                 moments = np.zeros((workers, len(table), 10), np.float32)
                 pictures = [picture[item, view] for picture in (*out, *slopes)]
-                _share(
+                share(
                     pool, workers, _draw_rows_backward,
                     table, *binned, colors[item, view], *pictures, moments,
                 )  # fmt: skip
@@ -133,11 +133,6 @@ class _Draw(torch.autograd.Function):
 
 def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().contiguous().numpy()
-
-
-def _share(pool: ThreadPoolExecutor, workers: int, kernel, *arguments) -> None:
-    """`kernel(*arguments, worker, workers)` by each worker."""
-    list(pool.map(lambda worker: kernel(*arguments, worker, workers), range(workers)))
 
 
 def _split(pool: ThreadPoolExecutor, workers: int, count: int, kernel, *arguments) -> None:

@@ -201,15 +201,15 @@ def test_numba_can_be_called_from_many_threads():
 
 @needs_numba
 def test_kernels_compile_where_no_cache_can_be_written(monkeypatch):
-    from lgm.render import numba_projection
+    from lgm import numba_jit
 
     def njit(function, cache=False, **options):
         if cache:
             raise RuntimeError("cannot cache function: no locator available")
         return "compiled"
 
-    monkeypatch.setattr(numba_projection, "njit", njit)
-    assert numba_projection.jit(lambda: None) == "compiled"
+    monkeypatch.setattr(numba_jit, "njit", njit)
+    assert numba_jit.jit(lambda: None) == "compiled"
 
 
 @pytest.mark.parametrize("backend", ["torch", pytest.param("numba", marks=needs_numba)])
