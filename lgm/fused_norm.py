@@ -37,7 +37,7 @@ def uses_triton(x: Tensor) -> bool:
 
 
 @functools.cache
-def _has_numba() -> bool:
+def has_numba() -> bool:
     return importlib.util.find_spec("numba") is not None
 
 
@@ -47,7 +47,7 @@ def _uses_numba(x: Tensor, *affine: Tensor) -> bool:
         return False
     learns = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *affine))
     large = x.numel() >= MIN_NUMBA_ELEMENTS and _is_channels_last(x)
-    return large and not learns and _has_numba()
+    return large and not learns and has_numba()
 
 
 def group_norm_silu(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .cameras import RADIUS
 from .constants import constant
-from .fused_norm import uses_triton
+from .fused_norm import has_numba, uses_triton
 from .gaussians import Gaussians
 from .presets import POLES
 
@@ -223,6 +223,29 @@ def _interval(
         from .hull_kernels import march
 
         return march(own, c2w, tan_half, DEPTH_RANGE, MARCH_STEPS, BISECTIONS, INSIDE, RADIUS)
+    depths = torch.linspace(*DEPTH_RANGE, MARCH_STEPS, device=alphas.device)
+    if alphas.device.type == "cpu" and alphas.dtype == torch.float32 and has_numba():
+        from .hull_numba import march
+
+        cameras = *between_views(c2w), tan_half
+        return march(alphas, own, *cameras, depths, BISECTIONS, INSIDE, RADIUS)
+    return march_plainly(alphas, own, c2w, tan_half, depths)
+
+
+def between_views(c2w: Tensor) -> tuple[Tensor, Tensor]:
+    """From the axes of view v to those of view o: v's place [B, v, o, 3], rotations
+    [B, v, o, 3, 3].
+    """
+    rotation, position = c2w[..., :3, :3], c2w[..., :3, 3]
+    apart = position[:, :, None] - position[:, None]
+    starts = torch.einsum("boji,bvoj->bvoi", rotation, apart)
+    return starts, torch.einsum("boji,bvjk->bvoik", rotation, rotation)
+
+
+def march_plainly(
+    alphas: Tensor, own: Tensor, c2w: Tensor, tan_half: Tensor, depths: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`_interval` in plain torch: what the kernels are measured by."""
     views, size = alphas.shape[1], alphas.shape[-1]
     rays = depth_rays(c2w, tan_half, size)
     others = range(1, views + (own.shape[1] > views))  # poles look at all; views at themselves, too
@@ -236,7 +259,6 @@ def _interval(
             return torch.ones_like(depths + own, dtype=torch.bool)
         return torch.stack(covered).all(0)
 
-    depths = torch.linspace(*DEPTH_RANGE, MARCH_STEPS, device=alphas.device)
     step = float(depths[1] - depths[0])
     parts = [
         inside(part[:, None, None].expand(*own.shape[:2], -1, size, size))

@@ -9,6 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .hull import between_views
+
 BLOCK = 128  # pixels of one program
 
 
@@ -114,11 +116,7 @@ def march(
     """
     batch, views, _, size, _ = alphas.shape
     alphas = alphas.float().contiguous()
-    rotation, position = c2w[..., :3, :3].float(), c2w[..., :3, 3].float()
-    # From view v's axes to those of view o: [B, v, o, 3, 3], and v's place in o's axes.
-    steps = torch.einsum("boji,bvjk->bvoik", rotation, rotation).contiguous()
-    apart = position[:, :, None] - position[:, None]
-    starts = torch.einsum("boji,bvoj->bvoi", rotation, apart).contiguous()
+    starts, steps = (t.contiguous() for t in between_views(c2w.float()))
     near, far, valid = (torch.empty_like(alphas) for _ in range(3))
     grid = (triton.cdiv(size * size, BLOCK), batch * views)
     with torch.cuda.device_of(alphas):

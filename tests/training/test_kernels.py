@@ -1,8 +1,9 @@
-"""Training's Triton kernels, interpreted, against plain torch; and its CUDA graphs, on a GPU.
+"""Triton kernels, interpreted, and the hull for numba, against plain torch; CUDA graphs, on a GPU.
 
 Triton decides at import whether to interpret: a second process runs this file as a script.
 """
 
+import importlib.util
 import json
 import math
 import os
@@ -15,11 +16,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from lgm import LGM, Preset
+from lgm import LGM, Preset, hull
 from lgm.cameras import FOVY, camera_rays, orbit_poses
 from lgm.training.lpips import EPSILON, map_distance
 from lgm.training.recipe import Recipe
 
+needs_numba = pytest.mark.skipif(not importlib.util.find_spec("numba"), reason="needs numba")
 MAPS = [(2, 64, 7, 5), (1, 64, 13, 11), (2, 512, 3, 5), (1, 128, 1, 1)]  # N, C, H, W
 HULLS = [  # B, V, side, depths, poles
     (2, 2, 17, 64, False),
@@ -81,8 +83,12 @@ def test_distance_without_kernels_agrees_with_float64():
 
 
 @pytest.mark.parametrize("shape", HULLS)
-def test_kernel_finds_the_hull_of_plain_torch(interpreted, shape):
-    found = interpreted[f"hull {shape}"]
+@pytest.mark.parametrize("kernel", ["triton", pytest.param("numba", marks=needs_numba)])
+def test_kernel_finds_the_hull_of_plain_torch(kernel, shape, request):
+    if kernel == "triton":
+        found = request.getfixturevalue("interpreted")[f"hull {shape}"]
+    else:
+        found = hull_errors(hull, *shape)
     assert 0.02 < found["share"] < 0.9  # some rays meet the hull, some don't
     assert found["valid"] == 0
     assert max(found["near"], found["far"]) < 1e-5
@@ -130,11 +136,12 @@ def hull_errors(hull, batch, views, side, depths, poles):
     tan_half = torch.full((batch, views), math.tan(math.radians(FOVY) / 2))
     tan_half = tan_half * (1 + 0.1 * torch.rand(batch, views, generator=generator))
     arguments = (alphas.expand(-1, -1, 3, -1, -1), alphas, c2w, tan_half, poles)
-    hull.MARCH_STEPS = depths  # fewer take less of the interpreter's time
-    uses_triton, found = hull.uses_triton, hull.visual_hull(*arguments)
-    hull.uses_triton = lambda x: False
-    expected = hull.visual_hull(*arguments)
-    hull.uses_triton = uses_triton
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hull, "MARCH_STEPS", depths)  # fewer take less of the interpreter's time
+        found = hull.visual_hull(*arguments)
+        patch.setattr(hull, "uses_triton", lambda x: False)
+        patch.setattr(hull, "has_numba", lambda: False)
+        expected = hull.visual_hull(*arguments)
 
     def largest(name):
         return float((getattr(found, name) - getattr(expected, name)).abs().max())
@@ -145,7 +152,7 @@ def hull_errors(hull, batch, views, side, depths, poles):
 
 
 def interpret() -> dict:
-    from lgm import hull, hull_kernels
+    from lgm import hull_kernels
     from lgm.training import lpips
 
     assert lpips.uses_triton(torch.ones(1)) and hull.uses_triton(torch.ones(1))
