@@ -92,14 +92,16 @@ def measure(images: Tensor, alphas: Tensor, truth: Tensor) -> dict[str, float]:
 
 def disturb(inputs: Tensor, c2w: Tensor, kind: str) -> tuple[Tensor, Tensor]:
     """The paper's augmentations of all views but the first, as a test of how a method bears inputs
-    that don't agree. What is drawn depends on the pictures alone.
+    that don't agree. What is drawn depends on the silhouettes alone, in the 8 bits they are stored
+    in: rounding of a color's last bit changes nothing.
 
     Args:
         inputs: [V, 4, S, S], color on white plus alpha.
         c2w: [V, 4, 4].
         kind: one of INPUTS: pictures on a distorted grid, cameras told wrongly, or both.
     """
-    generator = torch.Generator().manual_seed(zlib.crc32(inputs.numpy().tobytes()))
+    silhouettes = (255 * inputs[:, 3]).round().byte()
+    generator = torch.Generator().manual_seed(zlib.crc32(silhouettes.numpy().tobytes()))
     grid = torch.rand(2 * len(inputs), sum(GRID_STEPS) // 2, generator=generator)[2:]
     angles = torch.rand(2, len(inputs), 1, generator=generator)[:, 1:]
     if kind in ("distorted", "distorted+jittered"):

@@ -67,6 +67,9 @@ def test_disturbed_inputs_are_the_papers_and_repeatable(data):
         pictures, poses = disturb(views, c2w, kind)
         again = disturb(views, c2w, kind)
         assert torch.equal(pictures, again[0]) and torch.equal(poses, again[1])
+        rounded = disturb(views * (1 - 1e-7), c2w, kind)
+        torch.testing.assert_close(pictures, rounded[0], rtol=0, atol=1e-6)
+        assert torch.equal(poses, rounded[1])
         assert torch.equal(pictures[0], views[0]) and torch.equal(poses[0], c2w[0])
         for view in range(1, VIEW_COUNT):
             assert torch.equal(pictures[view], views[view]) != moves
