@@ -16,7 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MIN_NUMBA_ELEMENTS = 1 << 19  # starting threads costs more than torch takes for smaller maps
+from .optional import why_no_numba
+
+ELEMENTS_PER_THREAD = 1 << 18  # with fewer, starting threads costs more than torch takes for them
 
 
 @functools.cache
@@ -36,18 +38,13 @@ def uses_triton(x: Tensor) -> bool:
     return on_device and x.numel() > 0 and _has_triton()
 
 
-@functools.cache
-def has_numba() -> bool:
-    return importlib.util.find_spec("numba") is not None
-
-
 def _uses_numba(x: Tensor, *affine: Tensor) -> bool:
     """Whether it is worth it, and no one asks for a gradient."""
     if torch.compiler.is_compiling() or x.device.type != "cpu" or x.dtype != torch.float32:
         return False
     learns = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *affine))
-    large = x.numel() >= MIN_NUMBA_ELEMENTS and _is_channels_last(x)
-    return large and not learns and has_numba()
+    large = x.numel() >= ELEMENTS_PER_THREAD * torch.get_num_threads()
+    return large and _is_channels_last(x) and not learns and not why_no_numba()
 
 
 def group_norm_silu(

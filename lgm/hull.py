@@ -19,8 +19,9 @@ from torch import Tensor
 
 from .cameras import RADIUS
 from .constants import constant
-from .fused_norm import has_numba, uses_triton
+from .fused_norm import uses_triton
 from .gaussians import Gaussians
+from .optional import why_no_numba
 from .presets import POLES
 
 DEPTH_RANGE = (0.6, 2.4)  # of objects inside [-1, 1]^3 seen from radius 1.5
@@ -224,7 +225,7 @@ def _interval(
 
         return march(own, c2w, tan_half, DEPTH_RANGE, MARCH_STEPS, BISECTIONS, INSIDE, RADIUS)
     depths = torch.linspace(*DEPTH_RANGE, MARCH_STEPS, device=alphas.device)
-    if alphas.device.type == "cpu" and alphas.dtype == torch.float32 and has_numba():
+    if alphas.device.type == "cpu" and alphas.dtype == torch.float32 and not why_no_numba():
         from .hull_numba import march
 
         cameras = *between_views(c2w), tan_half

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .numba_jit import jit, share
+from .numba_jit import jit, share, worker_count
 
 F32 = np.float32
 _ZERO, _HALF, _ONE, _TWO, _NEAREST = F32(0), F32(0.5), F32(1), F32(2), F32(0.05)
@@ -40,7 +40,7 @@ def march(
         for t in (alphas[:, :, 0], own[:, :, 0], starts, steps, tan_half, depths)
     ]
     out = [t[:, :, 0].numpy() for t in (near, far, valid)]
-    workers = torch.get_num_threads()
+    workers = worker_count()
     with ThreadPoolExecutor(workers) as pool:
         share(pool, workers, _march, *arrays, bisections, F32(inside), F32(miss), *out)
     return near, far, valid

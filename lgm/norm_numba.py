@@ -17,10 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .numba_jit import jit, share
+from .numba_jit import jit, share, worker_count
 
 CHUNK = 1 << 15  # elements, as many as a core's cache holds
-MAX_WORKERS = 16  # more than memory feeds
 
 F32 = np.float32
 _ZERO, _HALF, _ONE = F32(0), F32(0.5), F32(1)
@@ -40,7 +39,7 @@ def group_norm_silu(
     affine = np.empty((3, count, channels), F32)
     weight, bias = (t.detach().float().contiguous().numpy() for t in (weight, bias))
     y = torch.empty_like(x, memory_format=torch.channels_last)
-    workers = _workers()
+    workers = worker_count()
     with ThreadPoolExecutor(workers) as pool:
         share(pool, workers, _moments, rows, *moments)
         _affine(pixels, *moments, weight, bias, groups, eps, *affine)
@@ -51,10 +50,6 @@ def group_norm_silu(
 def _rows(x: Tensor) -> np.ndarray:
     """The map's own memory as [N, H * W, C]."""
     return x.detach().permute(0, 2, 3, 1).flatten(1, 2).numpy()
-
-
-def _workers() -> int:
-    return max(1, min(torch.get_num_threads(), MAX_WORKERS))
 
 
 @jit

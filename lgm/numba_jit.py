@@ -6,7 +6,10 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import torch
 from numba import njit
+
+MAX_WORKERS = 16  # more than memory feeds; and some need much of it, as for gradients of their own
 
 
 def jit(function: Callable) -> Callable:
@@ -26,6 +29,11 @@ def jit(function: Callable) -> Callable:
         return njit(function, cache=True, **options)
     except RuntimeError:  # numba found no folder it may write to
         return njit(function, **options)
+
+
+def worker_count() -> int:
+    """As many threads as torch has, up to a point."""
+    return min(torch.get_num_threads(), MAX_WORKERS)
 
 
 def share(pool: ThreadPoolExecutor, workers: int, kernel: Callable, *arguments: object) -> None:

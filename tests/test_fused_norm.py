@@ -105,6 +105,7 @@ def test_cpu_kernel_takes_large_maps_without_gradients_alone(monkeypatch):
     from lgm import norm_numba
 
     calls, kernel = [], norm_numba.group_norm_silu
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(
         norm_numba, "group_norm_silu", lambda *a: (calls.append(a[0].shape), kernel(*a))[1]
     )

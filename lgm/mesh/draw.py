@@ -6,7 +6,6 @@ faster. Cameras and frames as in `lgm.cameras`.
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..cameras import FOVY, focal_length, world_to_camera
+from ..optional import why_no_numba
 from .record import Mesh
 
 STEPS = 256  # per pixel, corners are snapped to it: edges then leave neither cracks nor overlaps
@@ -49,7 +49,7 @@ def visibility(
     w2c[:, :, 3] /= unit
     corners = (vertices / unit)[faces].float().to(device)
     w2c, focal = w2c.float().to(device), focal_length(size, fovy)
-    if device.type == "cpu" and importlib.util.find_spec("numba"):
+    if device.type == "cpu" and not why_no_numba():
         packed = _by_numba(corners, w2c, focal, size)
     else:
         packed = torch.stack([_by_torch(corners, camera, focal, size) for camera in w2c])

@@ -8,7 +8,6 @@ imports them before they are needed.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from torch import Tensor, autocast
 from ..cameras import FOVY, world_to_camera
 from ..constants import sent
 from ..gaussians import Gaussians, colors_toward
+from ..optional import why_no_numba
 from .interrupt import interruptible
 from .projection import NEAR
 
@@ -226,8 +226,8 @@ def _module(name: str):
 
 def _why_not(name: str, asked: bool = False) -> str:
     """Why a backend can't be used, with what to do about it; empty if it can."""
-    if name == "numba" and not importlib.util.find_spec("numba"):
-        return "the package numba is not installed: pip install numba, or use backend 'torch'"
+    if name == "numba" and (reason := why_no_numba()):
+        return f"{reason}, or use backend 'torch'"
     if name == "gsplat":
         return _module("gsplat").why_not(asked)
     return ""

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..gaussians import Gaussians
-from ..numba_jit import jit, share
+from ..numba_jit import jit, share, worker_count
 from . import numba_projection as projection
 from .numba_projection import (
     BLUE,
@@ -49,7 +49,6 @@ from .projection import MAX_ALPHA, MIN_TRANSMITTANCE
 
 _PIXELS = TILE * TILE
 _MAX_ALPHA, _MIN_TRANSMITTANCE = F32(MAX_ALPHA), F32(MIN_TRANSMITTANCE)
-_MAX_WORKERS = 16  # each needs its own gradients, 40 bytes a Gaussian
 
 
 def draw(
@@ -82,7 +81,7 @@ class _Draw(torch.autograd.Function):
         colors = _array(background)
         arrays = [_array(tensor) for tensor in tensors]
         count, tile_rows = arrays[0].shape[1], -(-size[0] // TILE)
-        workers = max(1, min(torch.get_num_threads(), tile_rows, _MAX_WORKERS))
+        workers = max(1, min(worker_count(), tile_rows))
         out = [torch.empty(*colors.shape[:2], channels, *size) for channels in (3, 1, 1)]
         kept = {}
         with ThreadPoolExecutor(workers) as pool:
