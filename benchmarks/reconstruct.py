@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import lgm
 from lgm.fit import STEPS
 from lgm.preprocess import load_views
+from lgm.presets import ROUNDS
 
 ROOT = Path(__file__).parents[1]
 
@@ -67,10 +68,13 @@ def main() -> int:
     print(f"{platform.processor() or platform.machine()}, {arguments.threads} threads\n")
     print("| | median s | least s |\n|---|---|---|")
     for size in (256, 128):
-        median, least = seconds(
-            lambda size=size: model.reconstruct(views, size=size), arguments.runs
-        )
-        print(f"| four views to Gaussians, {size} px | {median:.2f} | {least:.2f} |")
+        for rounds in (ROUNDS, 0):
+            median, least = seconds(
+                lambda size=size, rounds=rounds: model.reconstruct(views, size=size, rounds=rounds),
+                arguments.runs,
+            )
+            what = f"four views to Gaussians, {size} px, {rounds} looks at it"
+            print(f"| {what} | {median:.2f} | {least:.2f} |")
         splat = model.reconstruct(views, size=size)
         median, least = seconds(
             lambda size=size, splat=splat: model.fit(splat, views, size=size), arguments.runs
