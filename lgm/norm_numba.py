@@ -71,12 +71,14 @@ def _moments(rows, shift, total, square, worker, workers):
     """Of each chunk's channels: the first pixel's value, the sum and the squares of the distances
     from it. A mean far from zero costs no precision so.
     """
-    count, pixels, _ = rows.shape
+    count, pixels, channels = rows.shape
     chunks = shift.shape[1]
     for task in range(worker, count * chunks, workers):
         n, chunk = task // chunks, task % chunks
         first, last = _part(pixels, chunk, chunks)
-        shift[n, chunk], total[n, chunk], square[n, chunk] = rows[n, first], _ZERO, _ZERO
+        for c in range(channels):  # an assignment of whole rows takes a second more to compile
+            shift[n, chunk, c] = rows[n, first, c]
+            total[n, chunk, c] = square[n, chunk, c] = _ZERO
         for p in range(first, last):
             _add_row(rows[n, p], shift[n, chunk], total[n, chunk], square[n, chunk])
 
