@@ -18,7 +18,9 @@ from torch import Tensor
 
 from .optional import why_no_numba
 
-ELEMENTS_PER_THREAD = 1 << 18  # with fewer, starting threads costs more than torch takes for them
+# With fewer in a map, starting threads costs more than torch takes. Of one map, not of all, so that
+# an object's numbers don't depend on how many others it comes with.
+ELEMENTS_PER_THREAD = 1 << 16
 
 
 @functools.cache
@@ -43,7 +45,7 @@ def _uses_numba(x: Tensor, *affine: Tensor) -> bool:
     if torch.compiler.is_compiling() or x.device.type != "cpu" or x.dtype != torch.float32:
         return False
     learns = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *affine))
-    large = x.numel() >= ELEMENTS_PER_THREAD * torch.get_num_threads()
+    large = x[:1].numel() >= ELEMENTS_PER_THREAD * torch.get_num_threads()
     return large and _is_channels_last(x) and not learns and not why_no_numba()
 
 
