@@ -24,7 +24,7 @@ from .render import render_finite
 
 DRAWN_FINER = 2  # than the grid of Gaussians, as the pictures are; then averaged
 LOOKED_AT = (0, 1, -1, 2)  # views, from a Gaussian's own on
-LARGEST = 1e4  # of raw features; trained ones stay below 100
+LARGEST = 1e4  # of raw features; those of the included model reach 400
 FAR_APART = 0.3  # world units of depth that tell no more than that
 # Of the error's derivatives by offset, opacity, scale, rotation and color: what is usual becomes 1.
 PULL_SCALES = (3, 3, 3, 300, 60, 60, 500, 40, 40, 40, 40, 150, 150, 150)

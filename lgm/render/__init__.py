@@ -83,7 +83,6 @@ def render(
     """
     if near != NEAR:
         return _with_near(near, gaussians, c2w, size, fovy, background, backend)
-    size = _height_and_width(size)
     c2w = _cameras(gaussians, c2w, fovy)
     _refuse_non_finite(gaussians, c2w)
     return render_finite(gaussians, c2w, size, fovy, background, backend)

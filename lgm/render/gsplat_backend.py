@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..cameras import FOVY, focal_length, orbit_poses, world_to_camera
-from ..constants import constant
+from ..constants import sent
 from ..gaussians import Gaussians
 from .projection import LOW_PASS, NEAR, composite
 
@@ -39,7 +39,8 @@ def draw(
 
     height, width = size
     focal = focal_length(height, fovy)
-    intrinsics = constant(((focal, 0, width / 2), (0, focal, height / 2), (0, 0, 1)), w2c)
+    intrinsics = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
+    intrinsics = sent(intrinsics.to(w2c.dtype), w2c.device)
     colors_and_depths, alphas, _ = rasterization(
         means=gaussians.positions,
         quats=gaussians.rotations,
