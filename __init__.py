@@ -16,7 +16,8 @@ async def comfy_entrypoint():
                     "update ComfyUI to get the LGM nodes."
                 )
                 return []
-            from .nodes import NODES, host
+            from .nodes import NODES
+            from .nodes.border import host
 
             host.register_model_folder()
             return NODES

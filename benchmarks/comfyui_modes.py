@@ -60,7 +60,7 @@ def main() -> None:
 
 def write_weights(preset: str, folder: Path) -> None:
     from lgm import LGM, PRESETS
-    from lgm.weights import save_model
+    from lgm.network.weights import save_model
 
     torch.manual_seed(0)
     save_model(LGM(PRESETS[preset]), folder / "random.safetensors", torch.float16, {})

@@ -82,8 +82,8 @@ def main() -> None:
 
 def memory(pipeline: MultiViewPipeline, model: LGM, splat: Callable) -> None:
     print(f"peak, all resident {torch.cuda.max_memory_allocated() / 2**30:>14.2f} GB")
-    from lgm import fast_unet
     from lgm.multiview import fast
+    from lgm.network import fast_unet
 
     fast.release(pipeline.unet)
     fast_unet.release(model)

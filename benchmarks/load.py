@@ -65,8 +65,8 @@ def write_random_weights(path: Path) -> None:
     """A safetensors file of the big preset, written in pieces: it never lies in memory."""
     import torch
 
-    from lgm.model import LGM
-    from lgm.presets import PRESETS
+    from lgm.network.model import LGM
+    from lgm.network.presets import PRESETS
 
     with torch.device("meta"):
         shapes = {key: list(t.shape) for key, t in LGM(PRESETS["big"]).state_dict().items()}

@@ -33,14 +33,15 @@ from torch import Tensor
 
 from lgm import io, load_model
 from lgm.cameras import orbit_poses
-from lgm.clean import extent
+from lgm.colors import linear_to_srgb
 from lgm.gaussians import Gaussians, flip_y_z
-from lgm.io.gltf import linear_to_srgb
 from lgm.mesh import Mesh, extract
 from lgm.mesh.draw import draw_mesh
 from lgm.mesh.refine import refine
-from lgm.pipeline import example_objects, reconstruct_files, view_files
+from lgm.pictures.views import example_objects, view_files
+from lgm.pipeline import reconstruct_files
 from lgm.render import render
+from lgm.splats.extent import extent
 
 VIEWS, SIZE = 24, 512
 DISTANCE = 2.6  # of the cameras, in radii of the splat

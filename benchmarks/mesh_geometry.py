@@ -30,15 +30,15 @@ from torch import Tensor
 
 from lgm import load_model
 from lgm.cameras import camera_rays, input_poses
-from lgm.clean import extent
 from lgm.gaussians import Gaussians
 from lgm.mesh import extract
 from lgm.mesh.metrics import Agreement, compare, outer_cameras, outer_points
-from lgm.model import LGM
+from lgm.network.model import LGM
 from lgm.render import render
+from lgm.splats.extent import extent
 from lgm.training.evaluation_set import render_pictures
 from lgm.training.furniture import evaluation_items
-from lgm.training.meshes import MeshPack
+from lgm.training.packs.pack import MeshPack
 from lgm.training.rasterize import TriangleSoup
 
 SIZE = 256  # of the input pictures, as in the evaluation set

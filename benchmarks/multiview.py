@@ -22,7 +22,7 @@ import torch
 from render import machine
 from torch import Tensor
 
-from lgm.cuda_graph import capture
+from lgm.machine.cuda_graph import capture
 from lgm.multiview import UNet, fast
 
 CONTEXT, WORDS, FEATURES = 1024, 77, 257

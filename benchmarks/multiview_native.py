@@ -81,8 +81,8 @@ def draw(base: Path, kind: str, comfyui: Path, python: str, steps: int, size: in
 
     from lgm.multiview import MultiViewPipeline
     from lgm.multiview.conditioning import VIEW_ORDER
-    from lgm.pipeline import object_picture
-    from lgm.preprocess import load_image
+    from lgm.pictures.load import load_image
+    from lgm.pictures.matte import object_picture
     from tests.comfyui import test_same_images as same
     from tests.comfyui.released_files import write_released
 

@@ -22,8 +22,9 @@ import torch
 
 from lgm.cameras import input_poses, plucker_rays
 from lgm.gaussians import CHANNELS, Gaussians
-from lgm.model import LGM, network_inputs
-from lgm.presets import PRESETS
+from lgm.network.inputs import network_inputs
+from lgm.network.model import LGM
+from lgm.network.presets import PRESETS
 
 BAR = 1e-4  # largest difference allowed in an activated value
 FIELDS = [field.name for field in fields(Gaussians)[: len(CHANNELS)]]

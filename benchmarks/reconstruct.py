@@ -20,9 +20,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import lgm
-from lgm.fit import STEPS
-from lgm.preprocess import load_views
-from lgm.presets import ROUNDS
+from lgm.network.fit import STEPS
+from lgm.network.presets import ROUNDS
+from lgm.pictures.matte import load_views
 
 ROOT = Path(__file__).parents[1]
 

@@ -32,14 +32,18 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 from lgm.cameras import orbit_poses, world_to_camera
-from lgm.model import LGM, network_inputs
-from lgm.presets import PRESETS
-from lgm.training.data import Batch, BatchMaker
-from lgm.training.graphs import graph_networks
-from lgm.training.lpips import LPIPS, VGG_SLICES
+from lgm.network.inputs import network_inputs
+from lgm.network.model import LGM
+from lgm.network.presets import PRESETS
+from lgm.training.batches.batch import Batch
+from lgm.training.batches.drawn import BatchMaker
+from lgm.training.learning.graphs import graph_networks
+from lgm.training.learning.lpips import LPIPS, VGG_SLICES
+from lgm.training.learning.network import for_training
+from lgm.training.learning.processes import rank, world
+from lgm.training.learning.run import Run
+from lgm.training.learning.step import train_step
 from lgm.training.recipe import RECIPES, Recipe, changed
-from lgm.training.run import Run, for_training, rank, world
-from lgm.training.train import train_step
 
 DEVICE = torch.device("cuda", 0)
 VIEWS = 8

@@ -42,20 +42,21 @@ from torch import Tensor
 
 from lgm.cameras import FOVY, orbit_poses, world_to_camera
 from lgm.gaussians import CHANNELS, Gaussians
-from lgm.model import LGM
-from lgm.presets import PRESETS
+from lgm.network.model import LGM
+from lgm.network.presets import PRESETS
 from lgm.render import render, render_finite
-from lgm.training import lpips as our_lpips
-from lgm.training import run as our_run
 from lgm.training import train as our_train
-from lgm.training.data import Batch
-from lgm.training.procedural import procedural_objects, random_lights
+from lgm.training.batches.batch import Batch
+from lgm.training.batches.rendered import collate, make_item
+from lgm.training.learning import lpips as our_lpips
+from lgm.training.learning import run as our_run
+from lgm.training.learning.network import for_training
+from lgm.training.learning.step import loss_terms
+from lgm.training.procedural.objects import procedural_objects, random_lights
 from lgm.training.rasterize import rasterize
 from lgm.training.recipe import RECIPES, Recipe
-from lgm.training.shards import Views, decode_picture
-from lgm.training.sources import read_render
-from lgm.training.train import loss_terms
-from lgm.training.views import collate, make_item
+from lgm.training.renders.shards import Views, decode_picture
+from lgm.training.renders.sources import read_render
 
 BAR = 1e-4  # largest relative difference allowed
 OBJECTS = {"plain": 0.0, "augmented": 1.0}  # and the chance of each augmentation
@@ -257,7 +258,7 @@ def step_rows(
         title = "of the original itself, inputs one rounding off"
         show(gradient_rows(title, again.gradients, theirs.gradients))
     del original
-    run = our_run.Run(our_run.for_training(model, device), recipe)  # allows it again
+    run = our_run.Run(for_training(model, device), recipe)  # allows it again
     allow_tf32(False)
     off = partial(torch.autocast, device_type=device.type, enabled=False)
     with ExitStack() as stack:

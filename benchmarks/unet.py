@@ -38,9 +38,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lgm.model import LGM
-from lgm.presets import PRESETS
-from lgm.unet import Conv2d, GroupNorm, Linear
+from lgm.layers.basic import Conv2d, GroupNorm, Linear
+from lgm.network.model import LGM
+from lgm.network.presets import PRESETS
 
 
 def main() -> None:
@@ -82,8 +82,8 @@ def main() -> None:
 
 
 def inference_table(model: LGM, inputs: Tensor) -> None:
-    from lgm import fast_unet
-    from lgm.cuda_graph import GraphedFunction, cudnn_benchmark
+    from lgm.machine.cuda_graph import GraphedFunction, cudnn_benchmark
+    from lgm.network import fast_unet
 
     x = inputs.flatten(0, 1)
     seconds_to_ready = ready(model, x)
@@ -134,7 +134,7 @@ def inference_table(model: LGM, inputs: Tensor) -> None:
 
 
 def features(model: LGM, x: Tensor) -> Tensor:
-    from lgm import fast_unet  # needs Triton, which CPUs lack
+    from lgm.network import fast_unet  # needs Triton, which CPUs lack
 
     return fast_unet.features(model, x)
 
@@ -155,7 +155,7 @@ def readable(model: LGM, x: Tensor) -> Tensor:
 
 def layers_table(model: LGM) -> None:
     """Each convolution alone, as cuDNN runs it channels-last: how far from the arithmetic?"""
-    from lgm.fast_layers import _microseconds
+    from lgm.layers.fast import _microseconds
 
     counts: dict[tuple, int] = defaultdict(int)
 

@@ -51,7 +51,8 @@ import torch
 from lgm import load_model
 from lgm.gaussians import Gaussians
 from lgm.io import write_ply
-from lgm.pipeline import example_objects, reconstruct_files, view_files
+from lgm.pictures.views import example_objects, view_files
+from lgm.pipeline import reconstruct_files
 
 BROWSERS = ("chrome-headless-shell", "chromium", "google-chrome")
 FLAGS = """

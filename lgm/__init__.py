@@ -4,9 +4,9 @@ PyTorch.
 
 from . import cameras, io, mesh, render
 from .gaussians import Gaussians
-from .model import LGM
-from .presets import PRESETS, Preset
-from .weights import load_model
+from .network.model import LGM
+from .network.presets import PRESETS, Preset
+from .network.weights import load_model
 
 __version__ = "0.3.0"
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .constants import constant
+from .machine.constants import constant
 
 FOVY = 49.1  # degrees, of every official render
 RADIUS = 1.5  # world units from the origin

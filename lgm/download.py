@@ -22,7 +22,7 @@ from pathlib import Path
 from urllib.parse import quote, urljoin, urlsplit
 
 from .multiview.folders import LGM, RELEASES, native_files, own_folder
-from .weights import FIXED_NAME, HUB_REPOSITORY, model_folders
+from .network.weights import FIXED_NAME, HUB_REPOSITORY, model_folders
 
 ENDPOINT = "https://huggingface.co"  # or that in HF_ENDPOINT
 NAMES = (*RELEASES, LGM)
@@ -164,9 +164,6 @@ def endpoint() -> str:
     return (os.environ.get("HF_ENDPOINT") or ENDPOINT).rstrip("/")
 
 
-# What the hub has ---------------------------------------------------------------------------------
-
-
 def _ask(repository: str, file: str, path: Path, by_hand: str) -> Remote:
     """What the hub says of a file, which is to become `path`."""
     url = f"{endpoint()}/{repository}/resolve/main/{quote(file)}"
@@ -223,9 +220,6 @@ def _open(url: str, method: str = "GET", start: int = 0):
                 raise urllib.error.URLError(f"it sends us on to {target}") from error
             url = target
     raise urllib.error.URLError("it sends us on again and again")
-
-
-# Fetching -----------------------------------------------------------------------------------------
 
 
 def _fetch_all(remotes: list[Remote], on_bytes: OnBytes | None, by_hand: str) -> None:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .constants import constant
+from .machine.constants import constant
 from .spherical_harmonics import BAND_WIDTHS, half_turn_sh, sh_basis
 
 CHANNELS = (

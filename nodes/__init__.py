@@ -5,14 +5,15 @@ from .clean import CropSplat, FilterSplat
 from .generate import MultiViewDiffusion
 from .mesh import BakeSplatTexture, SplatToMesh
 from .model import LoadModel
-from .multiview import ImageConditioning, LoadMultiViewModel, TextConditioning
+from .multiview_conditioning import ImageConditioning, TextConditioning
+from .multiview_load import LoadMultiViewModel
 from .prepare import PrepareImage
-from .preview import PreviewSplat
 from .reconstruct import Reconstruct
 from .refine import RefineMesh
 from .render import RenderSplat
 from .sampling_preview import SamplingPreview
 from .save import SaveSplat
+from .viewer.preview import PreviewSplat
 from .views import ArrangeViews, ExampleViews
 
 NODES = [

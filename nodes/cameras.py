@@ -6,8 +6,9 @@ import torch
 from comfy_api.latest import io
 
 from ..lgm.cameras import FOVY, RADIUS
-from . import host
-from .types import camera_info, gaussians_from_splat, read_camera
+from .border import host
+from .border.cameras import camera_info, read_camera
+from .border.splats import gaussians_from_splat
 
 
 class CameraPath(io.ComfyNode):
@@ -97,7 +98,7 @@ class CameraPath(io.ComfyNode):
         if path["path"] == "arc":
             return io.NodeOutput(_arc(path["start"], path["end"], frames))
         from ..lgm import camera_paths
-        from ..lgm.clean import extent
+        from ..lgm.splats.extent import extent
 
         center, size = torch.zeros(3), None
         if splat is not None:

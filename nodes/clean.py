@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
-from . import host
-from .types import gaussians_from_splat, select_from_splat, splat_count
+from .border import host
+from .border.splats import finite_rows, gaussians_from_splat, select_from_splat
 
 
 class FilterSplat(io.ComfyNode):
@@ -75,7 +75,7 @@ class FilterSplat(io.ComfyNode):
     def execute(
         cls, splat, min_opacity, max_scale, outliers, keep_largest, max_gaussians
     ) -> io.NodeOutput:
-        from ..lgm.clean import keep_mask
+        from ..lgm.splats.filters import keep_mask
 
         masks = []
         for index in host.Progress(len(splat.positions)).over(range(len(splat.positions))):
@@ -163,7 +163,7 @@ class CropSplat(io.ComfyNode):
 
     @classmethod
     def execute(cls, splat, shape: dict, center_x, center_y, center_z, keep) -> io.NodeOutput:
-        from ..lgm.clean import box_mask, sphere_mask
+        from ..lgm.splats.crop import box_mask, sphere_mask
 
         center = torch.tensor([center_x, center_y, center_z])
         masks = []
@@ -178,13 +178,6 @@ class CropSplat(io.ComfyNode):
                 inside = box_mask(positions, center, size, turn)
             masks.append(inside if keep == "inside" else ~inside)
         return _selected(cls, splat, masks)
-
-
-def finite_rows(splat, index: int) -> torch.Tensor:
-    """[N] whether all values of a Gaussian are finite; NaN can neither be drawn nor compared."""
-    rows = slice(splat_count(splat, index))
-    fields = (splat.positions, splat.scales, splat.rotations, splat.opacities, splat.sh)
-    return torch.stack([f[index, rows].flatten(1).isfinite().all(1) for f in fields]).all(0)
 
 
 def _selected(node: type, splat, masks: list[torch.Tensor]) -> io.NodeOutput:

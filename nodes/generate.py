@@ -21,18 +21,19 @@ from ..lgm.multiview.folders import (
     find_folder,
     reads_pictures,
 )
-from ..lgm.pipeline import (
-    NEGATIVE_PROMPT,
-    check_matte,
-    kept_backgrounds,
-    object_picture,
-    views_on_white,
+from ..lgm.pictures.encode import contact_sheet
+from ..lgm.pictures.matte import check_matte, kept_backgrounds, object_picture, views_on_white
+from ..lgm.pipeline import NEGATIVE_PROMPT
+from .border import host
+from .border.models import DOWNLOAD, SAY, fetch
+from .border.pictures import (
+    fit_mask,
+    image_from_pictures,
+    object_mask,
+    pictures_from_image,
+    with_alpha,
 )
-from ..lgm.video import contact_sheet
-from . import host
-from .model import DOWNLOAD, SAY, fetch
 from .sampling_preview import SHEET, rough_views
-from .types import fit_mask, image_from_pictures, object_mask, pictures_from_image, with_alpha
 
 DIFFUSERS = "diffusers"  # key in folder_paths
 AUTO = "auto"
@@ -194,9 +195,6 @@ class MultiViewDiffusion(io.ComfyNode):
         return io.NodeOutput(host.outgoing(image_from_pictures(views)))
 
 
-# Pictures -------------------------------------------------------------------------------------
-
-
 def object_pictures(image: Tensor, mask: Tensor | None, cut_out: str) -> Tensor:
     """[N, 3, S, S] on white, cut out and centered, from an IMAGE and a MASK."""
     rgba = with_alpha(pictures_from_image(image)).cpu()
@@ -217,9 +215,6 @@ def preview_of(latents: Tensor) -> Tensor:
 
     small = contact_sheet(rough_views(SD15(), latents.float()), columns=2)
     return F.interpolate(small[None], size=(SHEET, SHEET), mode="bilinear")[0]
-
-
-# Models ---------------------------------------------------------------------------------------
 
 
 def places() -> list[Path]:

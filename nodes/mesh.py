@@ -9,17 +9,12 @@ import torch.nn.functional as F
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..lgm.preprocess import composite_on_white
-from . import host
-from .reconstruct import camera_poses, objects_from_image
-from .types import (
-    gaussians_from_splat,
-    image_from_pictures,
-    mesh_from_value,
-    mesh_value,
-    require_one_mesh_each,
-)
-from .views import SIDES
+from ..lgm.pictures.resample import composite_on_white
+from .border import host
+from .border.meshes import mesh_from_value, mesh_value, require_one_mesh_each
+from .border.pictures import image_from_pictures
+from .border.splats import gaussians_from_splat
+from .border.views import SIDES, camera_poses, objects_from_image
 
 METHODS = {"seen from outside": "outside", "density": "density"}  # in lgm.mesh
 
@@ -102,7 +97,7 @@ class SplatToMesh(io.ComfyNode):
         cls, splat, method, faces, resolution, smoothing, fill_holes, min_component
     ) -> io.NodeOutput:
         from ..lgm.mesh import Mesh, surface
-        from ..lgm.mesh.clean import clean
+        from ..lgm.mesh.cleanup import clean
         from ..lgm.mesh.texture import vertex_colors
 
         device = host.management.get_torch_device()

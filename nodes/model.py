@@ -12,22 +12,17 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-from ..lgm.model import LGM
 from ..lgm.multiview.folders import own_folder
-from ..lgm.presets import PRESETS, ROUNDS
-from ..lgm.unet import ResBlock
-from ..lgm.weights import FIXED_NAME, HUB_REPOSITORY, find_model, load_model
-from . import host
-from .types import LGMModel
+from ..lgm.network.model import LGM
+from ..lgm.network.presets import PRESETS, ROUNDS
+from ..lgm.network.unet import ResBlock
+from ..lgm.network.weights import FIXED_NAME, HUB_REPOSITORY, find_model, load_model
+from .border import host
+from .border.models import DOWNLOAD, DTYPES, SAY, dtype_name, fetch
+from .border.splats import LGMModel
 
 BUNDLED = "demo"
 RELEASED = FIXED_NAME  # is offered even where it isn't yet
-SAY, DOWNLOAD = "say so", "download"
-DTYPES = {"auto": None, "fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-# Bytes beside the weights for one object, per pixel of its four input pictures and byte of the
-# compute type: the highest of all presets. `benchmarks/memory.py` measured 2600 for big; demo with
-# its six views takes 2579 in fp32, counted on a CPU, and about 2950 in fp16: inputs stay float32.
-BYTES_PER_PIXEL = 3000
 
 
 class LoadModel(io.ComfyNode):
@@ -118,23 +113,6 @@ def released(node: type, if_missing: str) -> Path:
     )
 
 
-def fetch(node: type, name: str, what: str, place: Path) -> Path:
-    """Download a release into `place`, shown on the node, until Cancel."""
-    from ..lgm.download import download
-
-    host.say(node, f"downloading {what}, to {place}")
-    stages = host.Stages(1)
-    show = stages.begin()
-
-    def on_bytes(here: int, total: int) -> None:
-        host.check_cancelled()
-        show(here / total)
-
-    path = download(name, place, on_bytes)
-    stages.end()
-    return path
-
-
 def patcher_of(network: LGM, device: torch.device, offload: torch.device):
     """The network in ComfyUI's care.
 
@@ -150,14 +128,6 @@ def patcher_of(network: LGM, device: torch.device, offload: torch.device):
     return comfy.model_patcher.ModelPatcher(network, load_device=device, offload_device=offload)
 
 
-def load_to_device(patcher, size: int) -> LGM:
-    """The network ready to run on `patcher.load_device` for one object with `size` px views."""
-    network: LGM = patcher.model
-    itemsize = network.compute_dtype(patcher.load_device).itemsize
-    management.load_models_gpu([patcher], memory_required=size**2 * BYTES_PER_PIXEL * itemsize)
-    return network
-
-
 @contextmanager
 def each_block(network: LGM, call: Callable[[], None]) -> Iterator[int]:
     """`call()` before every residual block while this is open; gives the number of calls."""
@@ -170,7 +140,3 @@ def each_block(network: LGM, call: Callable[[], None]) -> Iterator[int]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    return next(name for name, value in DTYPES.items() if value == dtype)

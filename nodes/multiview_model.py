@@ -30,9 +30,10 @@ from torch.nn import LayerNorm as TorchLayerNorm
 from torch.nn import Linear as TorchLinear
 
 from ..lgm.multiview.conditioning import VIEWS, per_frame
-from ..lgm.multiview.unet import Resampler, UNet
+from ..lgm.multiview.resampler import Resampler
+from ..lgm.multiview.unet import UNet
 from ..lgm.multiview.weights import load_unet
-from .multiview import CAMERAS, FEATURES, REFERENCE, STRENGTH
+from .multiview_conditioning import CAMERAS, FEATURES, REFERENCE, STRENGTH
 
 OURS, CORES = "camera_embed.", "label_emb.0."  # keys of the same two layers
 PICTURE = "lgm_picture"  # in transformer_options

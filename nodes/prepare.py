@@ -8,9 +8,10 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..lgm import preprocess
-from . import host
-from .types import (
+from ..lgm.pictures import matte
+from ..lgm.pictures import resample as preprocess
+from .border import host
+from .border.pictures import (
     fit_mask,
     image_from_pictures,
     object_mask,
@@ -147,8 +148,8 @@ def cut_picture(rgba: Tensor, mask: Tensor | None, method: str) -> tuple[Tensor,
             )
         return rgba, method
     if method == "flat background":
-        keyed = preprocess.key_flat_background(rgba[:3])
-        if keyed is None and preprocess.flat_background_color(rgba[:3]) is not None:
+        keyed = matte.key_flat_background(rgba[:3])
+        if keyed is None and matte.flat_background_color(rgba[:3]) is not None:
             raise ValueError(
                 "The picture needs an object, but shows nothing in front of its even background: "
                 "give one that shows more, or choose 'none' in cut_out."
@@ -160,7 +161,7 @@ def cut_picture(rgba: Tensor, mask: Tensor | None, method: str) -> tuple[Tensor,
                 "choose rembg or 'none' in cut_out."
             )
         return keyed, method
-    return preprocess.cut_out(rgba, "rembg" if method == "rembg" else "none"), method
+    return matte.cut_out(rgba, "rembg" if method == "rembg" else "none"), method
 
 
 def told(ways: Sequence[str]) -> str:

@@ -6,21 +6,15 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..lgm.cameras import FOVY, RADIUS, input_poses, orbit_poses
+from ..lgm.cameras import FOVY, RADIUS, orbit_poses
 from ..lgm.gaussians import Gaussians
-from ..lgm.model import LGM
-from ..lgm.presets import VIEW_COUNT
-from . import host
-from .model import dtype_name, each_block, load_to_device
-from .types import (
-    LGMModel,
-    common_fov,
-    image_from_pictures,
-    pictures_from_image,
-    read_camera,
-    splat_from_gaussians,
-)
-from .views import SIDES
+from ..lgm.network.model import LGM
+from .border import host
+from .border.models import dtype_name, load_to_device
+from .border.pictures import image_from_pictures
+from .border.splats import LGMModel, splat_from_gaussians
+from .border.views import SIDES, camera_poses, objects_from_image
+from .model import each_block
 
 PREVIEW_SIZE = 256  # pixels
 
@@ -132,48 +126,11 @@ class Reconstruct(io.ComfyNode):
         return io.NodeOutput(splat_from_gaussians(items), host.outgoing(views))
 
 
-def objects_from_image(image: Tensor) -> Tensor:
-    """[B, 4, C, H, W] from an IMAGE of 4 B pictures.
-
-    Raises:
-        ValueError: not a multiple of four, or an object of one even color.
-    """
-    pictures = pictures_from_image(image)
-    if not len(pictures) or len(pictures) % VIEW_COUNT:
-        raise ValueError(
-            f"LGM needs 4 views for each object, got {len(pictures)}: connect Arrange Views, or "
-            "a batch of 4."
-        )
-    objects = pictures.unflatten(0, (-1, VIEW_COUNT))
-    for number, item in enumerate(objects, start=1):
-        if (item.amax(dim=(0, 2, 3)) - item.amin(dim=(0, 2, 3))).max() < 1e-3:
-            raise ValueError(
-                f"Views of an object are needed, but the four of object {number} show one even "
-                "color: check the background removal."
-            )
-    return objects
-
-
 def pictures_seen(network: LGM, pictures: Tensor) -> Tensor:
     """[4, 3, S, S] on white, as `LGM.prepare` makes them, before normalization."""
-    from ..lgm.model import seen_pictures
+    from ..lgm.network.inputs import seen_pictures
 
     return seen_pictures(network.prepare(pictures)[0])[0].cpu()
-
-
-def camera_poses(cameras: dict, elevation: float) -> tuple[Tensor, float]:
-    """Poses [4, 4, 4] and the vertical angle of the four cameras."""
-    given = [cameras.get(f"camera_{side}") for side in SIDES]
-    if not any(given):
-        return input_poses(elevation), FOVY
-    missing = [side for side, camera in zip(SIDES, given, strict=True) if camera is None]
-    if missing:
-        raise ValueError(
-            f"Four cameras or none are needed, missing: {', '.join(missing)}. Connect them, or "
-            "take all off and set the elevation."
-        )
-    read = [read_camera(camera) for camera in given]
-    return torch.stack([camera.c2w for camera in read]), common_fov(read)
 
 
 def _prune(gaussians: Gaussians, threshold: float) -> Gaussians:
@@ -190,6 +147,6 @@ def _prune(gaussians: Gaussians, threshold: float) -> Gaussians:
 def _preview(gaussians: Gaussians) -> Tensor:
     """A picture [3, S, S] from the front, a little above. The torch renderer needs no getting
     ready."""
-    from ..lgm.turntable import draw
+    from ..lgm.render.turntable import draw
 
     return next(draw(gaussians, orbit_poses([30.0], 15.0), PREVIEW_SIZE, backend="torch"))

@@ -7,14 +7,10 @@ from dataclasses import replace
 import torch
 from comfy_api.latest import io
 
-from . import host
-from .types import (
-    gaussians_from_splat,
-    image_from_pictures,
-    mesh_from_value,
-    mesh_value,
-    require_one_mesh_each,
-)
+from .border import host
+from .border.meshes import mesh_from_value, mesh_value, require_one_mesh_each
+from .border.pictures import image_from_pictures
+from .border.splats import gaussians_from_splat
 
 
 class RefineMesh(io.ComfyNode):

@@ -9,8 +9,10 @@ from torch import Tensor
 from ..lgm.cameras import FOVY
 from ..lgm.gaussians import Gaussians
 from ..lgm.render.projection import NEAR
-from . import host
-from .types import Camera, color_from_hex, gaussians_from_splat, read_camera, vertical_fov
+from .border import host
+from .border.cameras import Camera, read_camera, vertical_fov
+from .border.pictures import color_from_hex
+from .border.splats import gaussians_from_splat
 
 BACKENDS = ("auto", "gsplat", "numba", "torch")
 DEPTHS = ("near is white", "metric")
@@ -98,8 +100,8 @@ class RenderSplat(io.ComfyNode):
     def execute(
         cls, splat, width, height, frames, background, depth_range, backend, cameras=None
     ) -> io.NodeOutput:
-        from ..lgm.clean import extent
         from ..lgm.render import backend_for, interruptible
+        from ..lgm.splats.extent import extent
 
         width, height, backend = width[0], height[0], backend[0]
         given = [read_camera(info) for info in cameras or [] if info is not None]
@@ -145,7 +147,7 @@ def draw(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Color [H, W, 3], coverage [H, W], distance [H, W] and normals [H, W, 3]."""
     from ..lgm.render import render
-    from ..lgm.turntable import camera_normals, smooth_depths
+    from ..lgm.render.turntable import camera_normals, smooth_depths
 
     fovy = vertical_fov(camera.fov, *size)
     pose = camera.c2w[None].to(gaussians.device)

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from ..lgm.cameras import input_poses, orbit_poses
 from ..lgm.multiview.conditioning import VIEWS
-from . import host
-from .model import BYTES_PER_PIXEL
-from .multiview import CAMERAS
-from .types import LGMModel
+from .border import host
+from .border.models import BYTES_PER_PIXEL
+from .border.splats import LGMModel
+from .multiview_conditioning import CAMERAS
 
 CHOICES = ("both", "views", "splat")
 SHEET = 512  # pixels, the side of the 2x2 picture and of the splat's
@@ -198,7 +198,7 @@ class Painter:
 
     def splat(self, views: Tensor, elevation: float) -> Tensor:
         """A picture [3, SHEET, SHEET] of the Gaussians these views [4, 3, H, W] make."""
-        from ..lgm.turntable import draw
+        from ..lgm.render.turntable import draw
 
         network, device = self.lgm_model.model, self.lgm_model.load_device
         views = views.to(device)
@@ -234,7 +234,7 @@ def elevation_of(guider) -> float:
 
 def sheet(views: Tensor) -> Image.Image:
     """Front and left above back and right."""
-    from ..lgm.video import contact_sheet
+    from ..lgm.pictures.encode import contact_sheet
 
     resized = F.interpolate(views.float(), size=(SHEET // 2, SHEET // 2), mode="bilinear")
     return host.to_pil(contact_sheet(resized, columns=2))

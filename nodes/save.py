@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 import folder_paths
 from comfy_api.latest import Types, io
 
-from . import host
-from .types import gaussians_from_splat
+from .border import host
+from .border.splats import gaussians_from_splat
 
 SUFFIXES = ("ply", "splat", "spz", "glb")
 

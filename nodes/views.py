@@ -6,12 +6,13 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..lgm import preprocess
-from ..lgm.pipeline import example_objects, view_files
-from ..lgm.presets import VIEW_COUNT
-from ..lgm.video import contact_sheet
-from . import host
-from .types import (
+from ..lgm.network.presets import VIEW_COUNT
+from ..lgm.pictures import load
+from ..lgm.pictures import resample as preprocess
+from ..lgm.pictures.encode import contact_sheet
+from ..lgm.pictures.views import example_objects, view_files
+from .border import host
+from .border.pictures import (
     fit_mask,
     image_from_pictures,
     object_mask,
@@ -19,8 +20,8 @@ from .types import (
     pictures_from_image,
     with_alpha,
 )
+from .border.views import SIDES
 
-SIDES = ("front", "left", "back", "right")  # the object's own
 ORDERS = {  # where they stand in the batch
     "front, left, back, right": (0, 1, 2, 3),
     "MVDream": (1, 2, 3, 0),
@@ -65,7 +66,7 @@ class ExampleViews(io.ComfyNode):
     @classmethod
     def execute(cls, object: str, background: str) -> io.NodeOutput:
         paths = view_files(example_objects()[object])
-        rgba = torch.stack([preprocess.load_image(path) for path in paths])
+        rgba = torch.stack([load.load_image(path) for path in paths])
         image = image_from_pictures(on_color(rgba, background))
         return io.NodeOutput(host.outgoing(image), host.outgoing(rgba[:, 3]))
 

@@ -8,21 +8,19 @@ import torch.nn.functional as F
 from scipy.optimize import nnls
 from scipy.spatial.transform import Rotation
 
-from lgm.clean import (
-    _smallest_ball,
-    box_mask,
+from lgm.gaussians import Gaussians
+from lgm.rotations import quaternion_multiply
+from lgm.splats.clusters import cluster_mask
+from lgm.splats.crop import box_mask, sphere_mask
+from lgm.splats.extent import _smallest_ball, extent
+from lgm.splats.filters import (
     budget_mask,
-    cluster_mask,
-    extent,
     importance,
     keep_mask,
     opacity_mask,
     outlier_mask,
     scale_mask,
-    sphere_mask,
 )
-from lgm.gaussians import Gaussians
-from lgm.hull import quaternion_multiply
 
 # From weak to strong.
 SETTINGS = {

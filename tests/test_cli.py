@@ -1,5 +1,6 @@
 import base64
 import errno
+import importlib
 import io
 import json
 import shlex
@@ -19,8 +20,11 @@ import torch.nn.functional as F
 from PIL import Image
 
 import lgm
-from lgm import cli, pipeline, video
-from lgm.outputs import staged_folder
+from lgm.command import main as cli
+from lgm.command import options, results
+from lgm.command.outputs import staged_folder
+from lgm.pictures import encode
+from lgm.pictures import views as view_files
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -71,11 +75,11 @@ def views(tmp_path) -> list[Path]:
     """Four pictures of one object; each has its own shade, so their order shows."""
     folder = tmp_path / "objects" / "cup"
     folder.mkdir(parents=True)
-    for index, name in enumerate(pipeline.VIEW_FILES):
+    for index, name in enumerate(view_files.VIEW_FILES):
         picture = Image.new("RGBA", (40, 40))
         picture.paste((60 * index, 0, 0, 255), (10, 10, 30, 30))
         picture.save(folder / name)
-    return [folder / name for name in pipeline.VIEW_FILES]
+    return [folder / name for name in view_files.VIEW_FILES]
 
 
 @pytest.fixture
@@ -275,8 +279,8 @@ def test_the_installed_entry_reports_its_status():
 @pytest.mark.parametrize("command", cli.DELEGATED)
 def test_delegated_commands_parse_their_own_options(monkeypatch, command):
     seen = []
-    module = SimpleNamespace(main=lambda argv: seen.append(argv))
-    monkeypatch.setattr(cli.importlib, "import_module", lambda name, package: module)
+    module = importlib.import_module(f"lgm.training.{command}")
+    monkeypatch.setattr(module, "main", lambda argv: seen.append(argv))
     assert lgm_command(command, "--steps", "3", "--debug") == 0
     assert seen == [["--steps", "3"]]
 
@@ -284,7 +288,7 @@ def test_delegated_commands_parse_their_own_options(monkeypatch, command):
 # Commands -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("suffix", cli.SPLAT_SUFFIXES)
+@pytest.mark.parametrize("suffix", options.SPLAT_SUFFIXES)
 def test_reconstruct_writes_what_the_model_returned(tmp_path, model, views, suffix):
     out = tmp_path / "deep" / f"cup{suffix}"
     assert lgm_command("reconstruct", *views, "--out", out, "--elevation", "10") == 0
@@ -364,7 +368,7 @@ def test_a_full_disk_leaves_nothing_behind(capsys, monkeypatch, tmp_path, splat)
             raise OSError(errno.ENOSPC, "No space left on device")
         return b"png"
 
-    monkeypatch.setattr(video, "png", png)
+    monkeypatch.setattr(encode, "png", png)
     out = tmp_path / "frames"
     before = visible_files(tmp_path)
     assert lgm_command("render", splat, "--out", out, "--size", "16", "--frames", "4") == 1
@@ -384,11 +388,11 @@ def test_an_existing_folder_is_filled_from_inside(tmp_path):
 
 
 def test_demo_fills_its_folder(capsys, monkeypatch, tmp_path, model, views):
-    monkeypatch.setattr(pipeline, "example_objects", lambda: {"cup": views[0].parent})
-    monkeypatch.setattr(pipeline, "DEMO_SIZE", 32)
-    monkeypatch.setattr(pipeline, "DEMO_FRAMES", 6)
+    monkeypatch.setattr(view_files, "example_objects", lambda: {"cup": views[0].parent})
+    monkeypatch.setattr(results, "DEMO_SIZE", 32)
+    monkeypatch.setattr(results, "DEMO_FRAMES", 6)
     small = {"faces": 300, "texture_size": 128, "resolution": 48, "views": 6}
-    monkeypatch.setattr(pipeline, "DEMO_MESH", small)
+    monkeypatch.setattr(results, "DEMO_MESH", small)
     out = tmp_path / "demo"
     assert lgm_command("demo", "--out", out) == 0
     names = {"splat.ply", "mesh.glb", "views.png", "novel.png", "turntable.mp4", "index.html"}
@@ -437,7 +441,7 @@ def test_the_package_lists_every_folder_with_code():
 
 def test_png_bytes_are_the_picture():
     image = torch.arange(3 * 4 * 5).reshape(3, 4, 5) / 255
-    decoded = np.asarray(Image.open(io.BytesIO(video.png(image))))
+    decoded = np.asarray(Image.open(io.BytesIO(encode.png(image))))
     assert decoded.tolist() == torch.arange(60).reshape(3, 4, 5).permute(1, 2, 0).tolist()
 
 

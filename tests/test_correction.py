@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from lgm import LGM, PRESETS, Gaussians, cameras
-from lgm.correction import LOOKED_AT, PULL_SCALES, correction_inputs
-from lgm.hull import INSIDE, decode_hull, visual_hull
-from lgm.model import network_inputs
-from lgm.presets import CORRECTION_CHANNELS, POLES, VIEW_COUNT, preset_of
+from lgm.network.carving import INSIDE
+from lgm.network.correction import LOOKED_AT, PULL_SCALES, correction_inputs
+from lgm.network.hull import decode_hull, visual_hull
+from lgm.network.inputs import network_inputs
+from lgm.network.presets import CORRECTION_CHANNELS, POLES, VIEW_COUNT, preset_of
 from lgm.render import render
 
 SIDE, VIEWS = 32, VIEW_COUNT + POLES

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from lgm import cli, download
+from lgm import download
+from lgm.command import generate
+from lgm.command import main as cli
 from lgm.multiview import folders
 from lgm.multiview.folders import RELEASES
 
@@ -429,7 +431,7 @@ def test_an_unknown_name_is_refused(tmp_path, capsys):
 
 
 def test_the_command_knows_all_names():
-    assert cli.DOWNLOADS == download.NAMES
+    assert generate.DOWNLOADS == download.NAMES
 
 
 def test_downloads_go_where_they_are_looked_for(monkeypatch, hub, tmp_path):

@@ -4,12 +4,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lgm.cuda_graph import GraphedFunction, parameter_state
-from lgm.model import LGM
-from lgm.presets import Preset
+from lgm.machine.cuda_graph import GraphedFunction, parameter_state
+from lgm.network.model import LGM
+from lgm.network.presets import Preset
 
 pytest.importorskip("triton")
-from lgm import fast_layers, fast_unet, norm_kernels
+from lgm.layers import fast as fast_layers
+from lgm.layers import norm_triton, patches_triton
+from lgm.network import fast_unet
 
 PRESET = Preset(
     down_channels=(32, 64, 96),
@@ -55,7 +57,11 @@ def patches(x):
 def plain_kernels(monkeypatch):
     """Torch in place of the kernels, which have their own tests: here the wiring is tested."""
     for function in (normalize, scaled_sum, patches):
-        monkeypatch.setattr(norm_kernels, function.__name__, function)
+        monkeypatch.setattr(
+            patches_triton if function.__name__ == "patches" else norm_triton,
+            function.__name__,
+            function,
+        )
 
 
 def random_model(preset: Preset = PRESET) -> LGM:

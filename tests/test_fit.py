@@ -5,12 +5,12 @@ import torch
 
 from lgm import load_model
 from lgm.cameras import FOVY, input_poses, orbit_poses
-from lgm.fit import FAINTEST, fit_to_pictures
 from lgm.gaussians import Gaussians, concatenate
-from lgm.pipeline import example_objects, view_files
-from lgm.preprocess import load_views
+from lgm.network.fit import FAINTEST, fit_to_pictures
+from lgm.pictures.matte import load_views
+from lgm.pictures.views import example_objects, view_files
 from lgm.render import render
-from lgm.training.losses import psnr
+from lgm.training.learning.losses import psnr
 
 SIZE = 48
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lgm.fused_norm import group_norm_silu, scaled_sum
+from lgm.layers.norm import group_norm_silu, scaled_sum
 
 needs_numba = pytest.mark.skipif(not importlib.util.find_spec("numba"), reason="needs numba")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -88,7 +88,7 @@ def test_plain_path_leaves_its_input_alone():
 @pytest.mark.parametrize("mean", [0.0, 1000.0])
 @pytest.mark.parametrize("shape", [*SHAPES, (2, 64, 70, 61, 32)])  # the last has several chunks
 def test_cpu_kernel_agrees_with_float64(shape, mean, silu):
-    from lgm import norm_numba
+    from lgm.layers import norm_numba
 
     *size, groups = shape
     torch.manual_seed(0)
@@ -102,7 +102,7 @@ def test_cpu_kernel_agrees_with_float64(shape, mean, silu):
 
 @needs_numba
 def test_cpu_kernel_takes_large_maps_without_gradients_alone(monkeypatch):
-    from lgm import norm_numba
+    from lgm.layers import norm_numba
 
     calls, kernel = [], norm_numba.group_norm_silu
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
@@ -125,7 +125,7 @@ def test_cpu_kernel_takes_large_maps_without_gradients_alone(monkeypatch):
 
 @needs_numba
 def test_cpu_kernel_does_not_depend_on_threads_and_keeps_what_is_not_finite():
-    from lgm import norm_numba
+    from lgm.layers import norm_numba
 
     x = torch.randn(3, 64, 70, 61).contiguous(memory_format=torch.channels_last)
     weight, bias = torch.full((64,), 1e4), torch.zeros(64)  # SiLU's both ends
@@ -205,10 +205,10 @@ def test_patches_times_weights_are_a_convolution(interpreted):
 
 
 def interpret() -> dict:
-    from lgm import norm_kernels
+    from lgm.layers import norm_triton, patches_triton
 
     # Small tiles, so that small maps are cut into several; the interpreter is slow.
-    norm_kernels.TILE, norm_kernels.GROUP_TILE = 1024, 128
+    norm_triton.TILE, norm_triton.GROUP_TILE = 1024, 128
     results = {f"{shape}": errors_of(shape, torch.float32) for shape in SHAPES}
     for name in ("float16", "bfloat16"):
         results[name] = errors_of((1, 96, 9, 8, 32), DTYPES[name])
@@ -217,9 +217,9 @@ def interpret() -> dict:
     results["mean 1000, one launch"] = errors_of((1, 64, 4, 4, 32), torch.float32, mean=1000)
     results["mean 1000, three launches"] = errors_of((1, 64, 30, 9, 32), torch.float32, mean=1000)
     for shape in SKIPS:
-        results[f"skip {shape}"] = skip_error(norm_kernels, *shape)
+        results[f"skip {shape}"] = skip_error(norm_triton, *shape)
     results["sum"] = sum_errors()
-    results["patches"] = patches_error(norm_kernels)
+    results["patches"] = patches_error(patches_triton)
     return results
 
 
@@ -243,7 +243,7 @@ def skip_error(kernels, count, width, skip_width, height, columns, groups):
 
 
 def sum_errors():
-    from lgm import norm_kernels
+    from lgm.layers import norm_triton
 
     a, b = (random_map(2, 96, 5, 7).requires_grad_() for _ in range(2))
     bias = torch.randn(96)
@@ -251,7 +251,7 @@ def sum_errors():
     gradient = torch.randn_like(y)
     y.backward(gradient)
     exact = a.detach().double() + b.detach().double()
-    biased = norm_kernels.scaled_sum(a.detach(), b.detach(), 0.7, bias)
+    biased = norm_triton.scaled_sum(a.detach(), b.detach(), 0.7, bias)
     return [
         error(y, 0.7 * exact),
         error(biased, 0.7 * (exact + bias.double()[:, None, None])),

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lgm.gaussians import Gaussians, colors_toward, concatenate, decode, flip_y_z
-from lgm.hull import quaternion_from_matrix, quaternion_multiply
+from lgm.rotations import quaternion_from_matrix, quaternion_multiply
 
 
 def random_gaussians(batch=1, count=50, seed=0):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import sys
 from pathlib import Path
@@ -13,10 +14,12 @@ import torch
 from PIL import Image
 
 import lgm
-from lgm import cli, pipeline
+from lgm.command import generate, options, results
+from lgm.command import main as cli
 from lgm.multiview import folders
-from lgm.pipeline import object_picture
-from lgm.preprocess import load_image
+from lgm.pictures import encode, matte
+from lgm.pictures.load import load_image
+from lgm.pictures.matte import object_picture
 
 from . import test_download
 from .multiview.conftest import released_folders  # noqa: F401  (a fixture)
@@ -55,10 +58,10 @@ def nowhere_else(monkeypatch, tmp_path):
     for name in ("LGM_MODELS_DIR", "HF_HUB_CACHE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")  # of rembg's network
-    monkeypatch.setattr(pipeline, "DEMO_SIZE", 32)
-    monkeypatch.setattr(pipeline, "DEMO_FRAMES", 6)
+    monkeypatch.setattr(results, "DEMO_SIZE", 32)
+    monkeypatch.setattr(results, "DEMO_FRAMES", 6)
     small = {"faces": 300, "texture_size": 128, "resolution": 48, "views": 6}
-    monkeypatch.setattr(pipeline, "DEMO_MESH", small)
+    monkeypatch.setattr(results, "DEMO_MESH", small)
 
 
 class FakeLGM:
@@ -170,7 +173,7 @@ def sampled(monkeypatch, on_gray) -> list:
         pictures.append(picture)
         return SimpleNamespace(views=on_gray[None])
 
-    monkeypatch.setattr(cli, "load_multiview", lambda *_: multiview)
+    monkeypatch.setattr(generate, "load_multiview", lambda *_: multiview)
     return pictures
 
 
@@ -181,7 +184,7 @@ def test_the_views_of_a_prompt_are_cut_out(
     on_gray[:busy] = torch.rand(busy, 3, 256, 256, generator=torch.Generator().manual_seed(0))
     out = ("--out", tmp_path / "out", "--models-dir", models, "--device", "cpu", "--no-mesh")
     assert run("generate", "--prompt", "a cup", *out) == 0
-    expected, cut = pipeline.views_on_white(on_gray)
+    expected, cut = matte.views_on_white(on_gray)
     assert cut == 4 - busy and torch.equal(fake_lgm.views, expected)
     said = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert len(said) == (busy > 0)
@@ -307,7 +310,7 @@ def test_ctrl_c_leaves_nothing(capsys, monkeypatch, tmp_path, models, fake_lgm, 
 
         monkeypatch.setattr(sampling, "predict_noise", stopped)
     else:
-        monkeypatch.setattr(pipeline.video, "mp4", stopped)
+        monkeypatch.setattr(encode, "mp4", stopped)
     before = files_in(tmp_path)
     common = ("--models-dir", models, "--steps", 1, "--device", "cpu", "--out", tmp_path / "out")
     assert run("generate", "--prompt", "a cat", *common) == 130
@@ -348,7 +351,7 @@ def test_an_even_background_is_removed():
 
 def test_what_is_told_by_nothing_is_refused_or_asked_of_rembg(monkeypatch):
     noisy = torch.cat([torch.rand(3, 40, 40), torch.ones(1, 40, 40)])
-    monkeypatch.setattr(pipeline, "rembg_is_ready", lambda: False)
+    monkeypatch.setattr(matte, "rembg_is_ready", lambda: False)
     with pytest.raises(ValueError, match="ask for rembg"):
         object_picture(noisy)
     assert torch.equal(object_picture(noisy, matte="none"), noisy[:3])
@@ -361,16 +364,16 @@ def test_what_is_told_by_nothing_is_refused_or_asked_of_rembg(monkeypatch):
 
 def test_rembg_is_asked_only_with_its_network_here(monkeypatch, tmp_path):
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
-    monkeypatch.setattr(pipeline.importlib.util, "find_spec", lambda name: object())
-    assert not pipeline.rembg_is_ready()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    assert not matte.rembg_is_ready()
     network = tmp_path / ".rembg" / "models" / "u2net" / "u2net.onnx"
     network.parent.mkdir(parents=True)
     network.write_bytes(b"")
-    assert pipeline.rembg_is_ready()
+    assert matte.rembg_is_ready()
 
 
 def test_large_photos_are_averaged_down(monkeypatch):
-    monkeypatch.setattr(pipeline, "PICTURE_SIDE", 100)
+    monkeypatch.setattr(matte, "PICTURE_SIDE", 100)
     rgba = torch.ones(4, 210, 230)
     rgba[1:3, 50:150, 70:150] = 0
     picture = object_picture(rgba)
@@ -400,7 +403,7 @@ def on_gray() -> torch.Tensor:
 
 def test_views_become_what_a_picture_with_even_background_becomes(on_gray):
     before = on_gray.clone()
-    views, cut = pipeline.views_on_white(on_gray)
+    views, cut = matte.views_on_white(on_gray)
     assert cut == 4 and torch.equal(on_gray, before)
     for view, gray in zip(views, on_gray, strict=True):
         rgba = torch.cat([gray, torch.ones(1, 256, 256)])
@@ -410,15 +413,15 @@ def test_views_become_what_a_picture_with_even_background_becomes(on_gray):
 
 def test_views_that_nothing_can_tell_stay_and_are_counted(on_gray):
     on_gray[2] = torch.rand(3, 256, 256, generator=torch.Generator().manual_seed(0))
-    views, cut = pipeline.views_on_white(on_gray)
+    views, cut = matte.views_on_white(on_gray)
     assert cut == 3 and torch.equal(views[2], on_gray[2])
     assert (views[[0, 1, 3], :, 0] == 1).all()
-    assert "1 of 4 views keep" in pipeline.kept_backgrounds(cut, "auto")
-    assert not pipeline.kept_backgrounds(4, "auto") and not pipeline.kept_backgrounds(0, "none")
+    assert "1 of 4 views keep" in matte.kept_backgrounds(cut, "auto")
+    assert not matte.kept_backgrounds(4, "auto") and not matte.kept_backgrounds(0, "none")
 
 
 def test_views_may_stay_as_they_are(on_gray):
-    views, cut = pipeline.views_on_white(on_gray, "none")
+    views, cut = matte.views_on_white(on_gray, "none")
     assert cut == 0 and views is on_gray
 
 
@@ -432,7 +435,7 @@ def fake_rembg(monkeypatch, mask: np.ndarray) -> list:
 
     module = SimpleNamespace(new_session=lambda name: None, remove=remove)
     monkeypatch.setitem(sys.modules, "rembg", module)
-    monkeypatch.setattr(pipeline, "rembg_is_ready", lambda: True)
+    monkeypatch.setattr(matte, "rembg_is_ready", lambda: True)
     return asked
 
 
@@ -442,21 +445,21 @@ def test_rembg_is_asked_for_views_whose_background_is_not_even(on_gray, monkeypa
     asked = fake_rembg(monkeypatch, mask)
     on_gray[1, :, :3] = torch.rand(3, 3, 256)
     on_gray[1, :, -60:] = torch.rand(3, 60, 256)
-    views, cut = pipeline.views_on_white(on_gray)
+    views, cut = matte.views_on_white(on_gray)
     assert cut == 4 and len(asked) == 1
     assert np.abs(asked[0] / 255 - on_gray[1].movedim(0, -1).numpy()).max() < 1 / 255
     assert (views[1, :, :24] == 1).all()
-    _, cut = pipeline.views_on_white(on_gray, "rembg")
+    _, cut = matte.views_on_white(on_gray, "rembg")
     assert cut == 4 and len(asked) == 5
 
 
 def test_a_view_that_is_all_background_is_a_sentence(on_gray, monkeypatch):
     on_gray[2] = 0.5
     with pytest.raises(ValueError, match="180°, back, shows nothing but background"):
-        pipeline.views_on_white(on_gray)
+        matte.views_on_white(on_gray)
     fake_rembg(monkeypatch, np.zeros((256, 256), np.uint8))
     with pytest.raises(ValueError, match="0°, front, shows nothing but background"):
-        pipeline.views_on_white(on_gray, "rembg")
+        matte.views_on_white(on_gray, "rembg")
 
 
 # Where the models are -------------------------------------------------------------------------
@@ -538,5 +541,5 @@ def test_every_command_finds_the_lgm_that_was_downloaded():
     file = folders.own_folder() / "model_fp16_fixrot.safetensors"
     file.parent.mkdir(parents=True)
     file.write_bytes(b"")
-    places = cli._places(SimpleNamespace(models_dir=None))
-    assert lgm.weights.find_model("lgm_fixrot_fp16", places) == file
+    places = options.model_places(SimpleNamespace(models_dir=None))
+    assert lgm.network.weights.find_model("lgm_fixrot_fp16", places) == file

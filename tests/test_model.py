@@ -7,14 +7,9 @@ import torch
 from safetensors import safe_open
 
 from lgm import LGM, PRESETS, Preset, cameras
-from lgm.hull import (
-    cameras_from_rays,
-    guide_inputs,
-    polar_poses,
-    pole_pictures,
-    visual_hull,
-)
-from lgm.model import network_inputs
+from lgm.network.hull import guide_inputs, pole_pictures, visual_hull
+from lgm.network.inputs import network_inputs
+from lgm.network.views import cameras_from_rays, polar_poses
 
 DATA = Path(__file__).parent / "data"
 FIELDS = ("positions", "opacities", "scales", "rotations", "colors")
@@ -239,7 +234,7 @@ def test_what_the_network_reads_of_the_poles_is_where_the_hull_is():
 
 def test_untrained_hull_decoding_reproduces_the_silhouettes():
     """All-zero features must already draw the object where its silhouettes are."""
-    from lgm.hull import decode_hull
+    from lgm.network.hull import decode_hull
     from lgm.render import render
 
     alphas, c2w = sphere_views(0.4, 128)

@@ -11,7 +11,7 @@ CODE = """
 import torch
 from lgm import load_model
 from lgm.cameras import orbit_poses
-from lgm.optional import why_no_numba
+from lgm.machine.optional import why_no_numba
 from lgm.render import available_backends, render
 
 views = torch.ones(4, 3, 128, 128)

@@ -16,15 +16,15 @@ import trimesh
 from PIL import Image
 
 from lgm import io as splat_io
-from lgm import page as page_module
-from lgm import video
 from lgm.cameras import orbit_poses
+from lgm.command import page as page_module
+from lgm.command.page import DemoMesh, DemoPage, DemoViewer, viewer_code
 from lgm.gaussians import Gaussians
 from lgm.io.spz import write_spz
 from lgm.mesh import Mesh
 from lgm.mesh.draw import draw_mesh
-from lgm.page import DemoMesh, DemoPage, DemoViewer, viewer_code
-from lgm.turntable import draw
+from lgm.pictures import encode
+from lgm.render.turntable import draw
 
 FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 AZIMUTH, ELEVATION, FOVY, SIDE = 30, 15, 35, 256
@@ -63,7 +63,7 @@ def mesh() -> Mesh:
 
 @pytest.fixture(scope="module")
 def solid(mesh) -> DemoMesh:
-    picture = video.jpeg(torch.full((3, 8, 8), 0.7))
+    picture = encode.jpeg(torch.full((3, 8, 8), 0.7))
     return DemoMesh(
         mesh.export(None), mesh.face_count, 128, picture, {"a & b": picture}, AZIMUTH, ELEVATION
     )
@@ -71,8 +71,8 @@ def solid(mesh) -> DemoMesh:
 
 def page_html(solid: DemoMesh | None, viewer: DemoViewer | None = None) -> str:
     frames = [torch.full((3, 8, 8), shade) for shade in (0.0, 0.3, 0.6, 0.9)]
-    pictures = {str(number): video.jpeg(frame) for number, frame in enumerate(frames)}
-    sprite = video.jpeg(video.contact_sheet(torch.stack(frames), columns=2))
+    pictures = {str(number): encode.jpeg(frame) for number, frame in enumerate(frames)}
+    sprite = encode.jpeg(encode.contact_sheet(torch.stack(frames), columns=2))
     return DemoPage(
         "<Cup>", 65536, pictures, pictures, sprite, 4, 2, b"", solid, {"read": 1.5}, "", viewer
     ).html()

@@ -13,15 +13,12 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from safetensors import safe_open
 
-from lgm import preprocess
-from lgm.preprocess import (
+from lgm.pictures import load
+from lgm.pictures.load import load_image
+from lgm.pictures.matte import cut_out, flat_background_alpha, key_flat_background, load_views
+from lgm.pictures.resample import (
     composite_on_white,
-    cut_out,
-    flat_background_alpha,
     has_alpha,
-    key_flat_background,
-    load_image,
-    load_views,
     recenter,
     recenter_together,
     resize_area,
@@ -180,7 +177,7 @@ def test_unusable_files_are_refused_by_name(tmp_path, photo):
 
 def test_too_large_is_refused_before_decoding(tmp_path, monkeypatch, photo):
     path = save(tmp_path / "large.png", photo)
-    monkeypatch.setattr(preprocess, "MAX_SIDE", 39)
+    monkeypatch.setattr(load, "MAX_SIDE", 39)
     with pytest.raises(ValueError, match="40 x 24"):
         load_image(path)
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from scipy.special import lpmv
 
-from lgm.render.projection import rotation_matrices
+from lgm.rotations import rotation_matrices
 from lgm.spherical_harmonics import BAND_WIDTHS, SH_C0, half_turn_sh, rotate_sh, sh_basis
 
 HALF_TURN = torch.diag(torch.tensor([1.0, -1, -1], dtype=torch.float64))

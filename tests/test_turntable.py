@@ -1,7 +1,7 @@
 import torch
 
 from lgm.cameras import camera_rays, orbit_poses
-from lgm.turntable import normals_from_depth, smooth_depths
+from lgm.render.turntable import normals_from_depth, smooth_depths
 
 
 def sphere(c2w, size, radius=0.5):

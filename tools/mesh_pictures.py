@@ -24,13 +24,15 @@ from torch import Tensor  # noqa: E402
 
 from lgm import io, load_model  # noqa: E402
 from lgm.cameras import orbit_poses  # noqa: E402
-from lgm.clean import extent  # noqa: E402
 from lgm.gaussians import Gaussians  # noqa: E402
 from lgm.mesh import Mesh, extract  # noqa: E402
-from lgm.mesh.draw import draw_mesh, hits, interpolate, visibility  # noqa: E402
+from lgm.mesh.draw import draw_mesh  # noqa: E402
 from lgm.mesh.texture import normals_of  # noqa: E402
-from lgm.pipeline import example_objects, reconstruct_files, view_files  # noqa: E402
+from lgm.mesh.zbuffer import hits, interpolate, visibility  # noqa: E402
+from lgm.pictures.views import example_objects, view_files  # noqa: E402
+from lgm.pipeline import reconstruct_files  # noqa: E402
 from lgm.render import render  # noqa: E402
+from lgm.splats.extent import extent  # noqa: E402
 
 SHOWN = {  # object: (azimuth, elevation) of its two cameras
     "fox": ((35, 12), (215, 55)),

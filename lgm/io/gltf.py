@@ -7,8 +7,6 @@ x, y, z, w, spherical harmonics for color. glTF is +y up like our memory, so not
 from __future__ import annotations
 
 import base64
-import json
-import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..colors import linear_to_srgb, srgb_to_linear
 from ..gaussians import Gaussians, concatenate
+from ..rotations import matrix_quaternion, product_matrix, quaternion_matrix
 from ..spherical_harmonics import BAND_WIDTHS, SH_C0, rotate_sh
 from .columns import Columns, from_columns, require_finite, to_columns
 from .files import Source, read_source, write_atomically
+from .glb import ARRAY_BUFFER, FLOAT, POINTS, UNSIGNED_BYTE, glb, parse
 
 EXTENSION = "KHR_gaussian_splatting"
 ATTRIBUTES = {  # semantic -> accessor type
@@ -37,11 +38,6 @@ HIGHER_BANDS = tuple(  # all of a degree or none, each VEC3
 )
 WIDTHS = {"SCALAR": 1, "VEC3": 3, "VEC4": 4}
 COMPONENTS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
-FLOAT, UNSIGNED_BYTE, POINTS, ARRAY_BUFFER = 5126, 5121, 0, 34962
-
-GLB_HEADER, CHUNK_HEADER = struct.Struct("<4sII"), struct.Struct("<I4s")
-JSON_CHUNK, BIN_CHUNK = b"JSON", b"BIN\0"
-MAX_JSON_BYTES = 64 << 20  # of embedded data, which counts, nearly a million Gaussians
 MIN_GAUSSIAN_BYTES = 26  # with every attribute in its smallest permitted type
 
 
@@ -121,19 +117,6 @@ def describe(
     }
 
 
-def glb(document: dict[str, Any], binary: bytes) -> bytes:
-    text = json.dumps(document, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 4)
-    binary += b"\0" * (-len(binary) % 4)
-    chunks = (
-        CHUNK_HEADER.pack(len(text), JSON_CHUNK)
-        + text
-        + CHUNK_HEADER.pack(len(binary), BIN_CHUNK)
-        + binary
-    )
-    return GLB_HEADER.pack(b"glTF", 2, GLB_HEADER.size + len(chunks)) + chunks
-
-
 def read_gltf(source: Source) -> Gaussians:
     """Gaussians [1, N, ..] (float32, CPU, y-up) of all splats of a `.glb` or `.gltf` scene.
 
@@ -157,55 +140,6 @@ def read_gltf(source: Source) -> Gaussians:
         for primitive, matrix in splats
     ]
     return concatenate(parts, dim=1)
-
-
-def parse(name: str, data: bytes) -> tuple[dict[str, Any], bytes]:
-    """The JSON document, and the binary chunk of a GLB (empty if there is none)."""
-    binary = b""
-    text = data
-    if data.startswith(b"glTF"):
-        chunks = glb_chunks(name, data)
-        if not chunks or chunks[0][0] != JSON_CHUNK:
-            raise ValueError(f"{name} is not a valid GLB: its first chunk is not JSON.")
-        text = chunks[0][1]
-        binary = next((chunk for kind, chunk in chunks[1:] if kind == BIN_CHUNK), b"")
-    if len(text) > MAX_JSON_BYTES:
-        raise ValueError(
-            f"{name} has {len(text):,} bytes of JSON, at most {MAX_JSON_BYTES:,} are read: "
-            "save it as .glb."
-        )
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:  # RecursionError: brackets nested very deeply
-        raise ValueError(
-            f"{name} is not a valid glTF: its JSON can't be read ({error})."
-        ) from error
-    if not isinstance(document, dict):
-        raise ValueError(f"{name} is not a valid glTF: its JSON is not an object.")
-    return document, binary
-
-
-def glb_chunks(name: str, data: bytes) -> list[tuple[bytes, bytes]]:
-    """Type and content of the first two chunks; the format defines no more."""
-    if len(data) < GLB_HEADER.size:
-        raise ValueError(f"{name} is not a valid GLB: it ends within its header.")
-    _, version, length = GLB_HEADER.unpack_from(data)
-    if version != 2 or length > len(data):
-        raise ValueError(
-            f"{name} is not a valid GLB: it says version {version} and {length:,} bytes, "
-            f"needed are version 2 and the {len(data):,} bytes there are."
-        )
-    chunks, offset = [], GLB_HEADER.size
-    while len(chunks) < 2 and offset + CHUNK_HEADER.size <= length:
-        size, kind = CHUNK_HEADER.unpack_from(data, offset)
-        offset += CHUNK_HEADER.size
-        if offset + size > length:
-            raise ValueError(
-                f"{name} is truncated: a GLB chunk of {size:,} bytes, {length - offset:,} follow."
-            )
-        chunks.append((kind, data[offset : offset + size]))
-        offset += size
-    return chunks
 
 
 @dataclass(frozen=True)
@@ -397,49 +331,6 @@ def similarity(name: str, matrix: np.ndarray) -> tuple[float, np.ndarray, np.nda
             f"{name} mirrors a splat or scales it unevenly: apply the transform before export."
         )
     return size, rotation, matrix_quaternion(rotation)
-
-
-def quaternion_matrix(xyzw: np.ndarray) -> np.ndarray:
-    """Rotation [3, 3]; the identity for a quaternion of length zero."""
-    length = np.linalg.norm(xyzw)
-    x, y, z, w = xyzw / length if length > 1e-9 else (0, 0, 0, 1)
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ]
-    )
-
-
-def matrix_quaternion(rotation: np.ndarray) -> np.ndarray:
-    """Quaternion wxyz of a rotation [3, 3]: an eigenvector (Horn 1987)."""
-    (a, b, c), (d, e, f), (g, h, i) = rotation
-    symmetric = np.array(
-        [
-            [a + e + i, h - f, c - g, d - b],
-            [h - f, a - e - i, b + d, c + g],
-            [c - g, b + d, e - a - i, f + h],
-            [d - b, c + g, f + h, i - a - e],
-        ]
-    )
-    return np.linalg.eigh(symmetric)[1][:, -1]
-
-
-def product_matrix(quaternion: np.ndarray) -> np.ndarray:
-    """[4, 4] that multiplies quaternions wxyz by `quaternion` from the left."""
-    w, x, y, z = quaternion
-    return np.array([[w, -x, -y, -z], [x, w, -z, y], [y, z, w, -x], [z, -y, x, w]])
-
-
-def srgb_to_linear(colors: np.ndarray) -> np.ndarray:
-    return np.where(colors <= 0.04045, colors / 12.92, ((colors.clip(0) + 0.055) / 1.055) ** 2.4)
-
-
-def linear_to_srgb(colors: np.ndarray) -> np.ndarray:
-    return np.where(
-        colors <= 0.0031308, colors * 12.92, 1.055 * colors.clip(0) ** (1 / 2.4) - 0.055
-    )
 
 
 def is_number(value: Any) -> bool:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from .gltf import ARRAY_BUFFER, FLOAT, glb, srgb_to_linear
-
-if TYPE_CHECKING:
-    from ..mesh.record import Mesh
+from ..colors import srgb_to_linear
+from .glb import ARRAY_BUFFER, FLOAT, glb
 
 ELEMENT_ARRAY_BUFFER, TRIANGLES = 34963, 4
 UNSIGNED_SHORT, UNSIGNED_INT = 5123, 5125
@@ -26,21 +24,31 @@ SAMPLER = {  # linear, between mipmaps too; the charts end before the border, so
 PNG_LEVEL = 4  # of 9: half the default level's time, 2 % larger
 
 
-def mesh_glb(mesh: Mesh, unlit: bool = True, double_sided: bool = True) -> bytes:
-    """The bytes of a `.glb`; vertex colors are left out where there is a texture, which glTF would
-    multiply with them.
+def mesh_glb(
+    vertices: Tensor,
+    faces: Tensor,
+    normals: Tensor | None = None,
+    uvs: Tensor | None = None,
+    texture: Tensor | None = None,
+    vertex_colors: Tensor | None = None,
+    unlit: bool = True,
+    double_sided: bool = True,
+) -> bytes:
+    """The bytes of a `.glb` of the tensors of one `Mesh`, as its fields describe them.
+
+    Vertex colors are left out where there is a texture, which glTF would multiply with them.
     """
-    textured = mesh.texture is not None
-    attributes = {"POSITION": _floats(mesh.vertices)}
-    if mesh.normals is not None:
-        attributes["NORMAL"] = _unit(_floats(mesh.normals))
-    if mesh.uvs is not None:
-        attributes["TEXCOORD_0"] = _floats(mesh.uvs)
-    if mesh.vertex_colors is not None and not textured:
-        colors = _floats(mesh.vertex_colors).clip(0, 1)
+    textured = texture is not None
+    attributes = {"POSITION": _floats(vertices)}
+    if normals is not None:
+        attributes["NORMAL"] = _unit(_floats(normals))
+    if uvs is not None:
+        attributes["TEXCOORD_0"] = _floats(uvs)
+    if vertex_colors is not None and not textured:
+        colors = _floats(vertex_colors).clip(0, 1)
         attributes["COLOR_0"] = srgb_to_linear(colors).astype("<f4")  # glTF's are linear
-    short = len(mesh.vertices) <= MAX_SHORT_VERTICES
-    indices = mesh.faces.reshape(-1).cpu().numpy().astype("<u2" if short else "<u4")
+    short = len(vertices) <= MAX_SHORT_VERTICES
+    indices = faces.reshape(-1).cpu().numpy().astype("<u2" if short else "<u4")
 
     blobs = [_padded(values.tobytes()) for values in (*attributes.values(), indices)]
     document = _describe(attributes, indices, blobs)
@@ -52,7 +60,7 @@ def mesh_glb(mesh: Mesh, unlit: bool = True, double_sided: bool = True) -> bytes
         material["extensions"] = {"KHR_materials_unlit": {}}
         document["extensionsUsed"] = ["KHR_materials_unlit"]
     if textured:
-        image = _png(mesh.texture)
+        image = _png(texture)
         offset = document["buffers"][0]["byteLength"]
         document["bufferViews"].append(
             {"buffer": 0, "byteOffset": offset, "byteLength": len(image)}

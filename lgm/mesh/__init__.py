@@ -53,7 +53,7 @@ def extract(
         ValueError: no object, more than one, nothing visible, or numbers that can't be.
     """
     from . import texture  # here, since all of them wait for scipy
-    from .clean import clean
+    from .cleanup import clean
     from .unwrap import unwrapped
 
     check = check or (lambda: None)

@@ -18,21 +18,13 @@ from scipy import ndimage
 from torch import Tensor
 
 from ..gaussians import Gaussians
+from ..machine.interrupt import Check, Progress
 from ..render import interruptible, render
-from ..render.projection import rotation_matrices
-from .fuse import (
-    NOTHING_OPAQUE,
-    OPAQUE,
-    REACH,
-    Check,
-    Grid,
-    Progress,
-    check_resolution,
-    in_unit_ball,
-    threads,
-)
+from ..render.threads import threads
+from ..rotations import rotation_matrices
 from .merge import merged
 from .surface_nets import surface_nets
+from .unit_ball import NOTHING_OPAQUE, OPAQUE, REACH, Grid, check_resolution, in_unit_ball
 
 TILE = 4  # values on a side of the blocks that Gaussians are added to
 CUT = 3.0  # standard deviations; what lies further out is as good as nothing

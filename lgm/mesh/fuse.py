@@ -12,8 +12,6 @@ and a hollow shell becomes solid.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,23 +20,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..cameras import focal_length, orbit_poses
-from ..clean import extent
 from ..gaussians import Gaussians
-from ..render import backend_for, interruptible, render
-from ..render.projection import MIN_ALPHA, rotation_matrices
+from ..machine.interrupt import Check, Progress
+from ..render import interruptible, render
+from ..render.threads import threads
+from ..rotations import rotation_matrices
 from .merge import merged
 from .surface_nets import surface_nets
+from .unit_ball import NOTHING_OPAQUE, OPAQUE, REACH, Grid, check_resolution, in_unit_ball
 
-LEAST_RESOLUTION = 16
 VIEWS = 48
 PIXELS = 2  # per voxel
 MAX_SIZE = 1024  # pixels on a side
-FEW_THREADS = 4
 FIRST_AZIMUTH = 77.0  # degrees; then no camera stands in a plane of two axes
 FOVY = 40.0  # degrees
-REACH = 1.05  # of the splat's radius: what lies further out is no part of the object
-EXTENT_OF = 100_000  # Gaussians at most: more of them do not tell the size better
-OPAQUE = 0.5  # coverage from which on a pixel shows the object
 FRONT = 0.2  # coverage from which on a layer in front of another is the surface
 LAYERS_APART = 0.05  # radii; two layers that are nearer are one thick one
 DOUBT = 1.0  # pictures' worth of belief that a place is inside: closes pits that hardly one sees
@@ -49,9 +44,6 @@ INFLATE = 0.6  # voxels: a sheet without thickness has to hold a value of the gr
 COARSE = 4  # voxels between the values that decide away from the surface
 MARGIN = 4  # voxels of outside around the object
 
-Check = Callable[[], None]
-Progress = Callable[[float], None]
-
 
 @dataclass(frozen=True)
 class Views:
@@ -61,13 +53,6 @@ class Views:
     depths: Tensor  # [V, S, S] camera z of the front, infinite where nothing is
     weights: Tensor  # [V, S, S] cosine between surface and line of sight
     alphas: Tensor  # [V, S, S]
-
-
-@dataclass(frozen=True)
-class Grid:
-    origin: Tensor  # [3], the first value's place
-    voxel: float
-    shape: tuple[int, int, int]  # multiples of COARSE
 
 
 def fuse(
@@ -108,71 +93,6 @@ def fuse(
         raise ValueError(NOTHING_OPAQUE)
     progress(1.0)
     return vertices * np.float32(radius) + center.numpy(), faces
-
-
-NOTHING_OPAQUE = (
-    f"A mesh needs Gaussians that cover {OPAQUE:.0%} of a pixel together, but pictures of this "
-    "splat show nothing so dense: check its opacities and scales."
-)
-
-
-def check_resolution(resolution: int) -> None:
-    if not resolution >= LEAST_RESOLUTION:
-        raise ValueError(
-            f"A mesh needs a resolution of {LEAST_RESOLUTION} or more, got {resolution}."
-        )
-
-
-@contextmanager
-def threads(count: int) -> Iterator[int]:
-    """Torch's threads on the CPU; gives how many to draw with. With several, the many small steps
-    here wait for each other ten times as long as they work, if the CPU is busy.
-    """
-    before, drawing = torch.get_num_threads(), drawing_threads()
-    torch.set_num_threads(count)
-    try:
-        yield drawing
-    finally:
-        torch.set_num_threads(before)
-
-
-def drawing_threads() -> int:
-    """Torch draws in many small steps, too: of few threads, one that another program holds up holds
-    up all, and one alone is steadier. numba's threads don't wait so.
-    """
-    count = torch.get_num_threads()
-    by_torch = backend_for("auto", torch.device("cpu")) == "torch"
-    return 1 if by_torch and count <= FEW_THREADS else count
-
-
-def in_unit_ball(gaussians: Gaussians, check: Check) -> tuple[Gaussians, Tensor, float]:
-    """The visible part, moved and scaled into the unit ball, with that ball's center and radius."""
-    if gaussians.batch_size != 1:
-        raise ValueError(
-            f"A mesh is made of one object at a time, got a batch of {gaussians.batch_size}: "
-            "use item()."
-        )
-    shape = replace(gaussians, sh=None)
-    visible = shape.opacities[0, :, 0] >= MIN_ALPHA
-    for tensor in shape.tensors().values():
-        visible &= tensor[0].isfinite().all(-1)
-    if not visible.any():
-        fault = (
-            f"all {gaussians.count} of this splat are fainter than {MIN_ALPHA:.3f} or not finite"
-        )
-        raise ValueError(
-            "A mesh needs visible Gaussians, but "
-            + (f"{fault}: check its opacities." if gaussians.count else "this splat is empty.")
-        )
-    shape = shape.select(visible)
-    check()
-    center, radius = extent(shape.select(slice(None, None, shape.count // EXTENT_OF + 1)))
-    check()
-    if not radius > 0:
-        raise ValueError("A mesh needs Gaussians that fill some space, but these have no size.")
-    positions = (shape.positions - center.to(shape.positions)) / radius
-    shape = replace(shape, positions=positions, scales=shape.scales / radius).to(torch.float32)
-    return shape.select(positions[0].norm(dim=-1) <= REACH), center, radius
 
 
 def _poses() -> tuple[Tensor, float]:

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..clean import importance
 from ..gaussians import Gaussians, concatenate
+from ..splats.filters import importance
 
 MANY = 250_000  # as many are drawn, or added up, in seconds
 WIDTH = 0.45  # standard deviation of what fills a cell, in cells: neighbors leave no gap

@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from ..cameras import focal_length, orbit_poses, world_to_camera
-from .draw import visibility
+from .zbuffer import visibility
 
 VIEWS, SIZE = 48, 1024  # pictures that decide what can be seen, and their pixels
 DISTANCE = 3.0  # of their cameras, in radii

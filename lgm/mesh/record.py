@@ -76,7 +76,7 @@ class Mesh:
         """
         if path is not None and Path(path).suffix.lower() != ".glb":
             raise ValueError(f"A mesh is written as .glb, got the name {Path(path).name}.")
-        data = mesh_glb(self, unlit, double_sided)
+        data = mesh_glb(**vars(self), unlit=unlit, double_sided=double_sided)
         if path is not None:
             write_atomically(path, data)
         return data

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from ..cameras import focal_length, orbit_poses, world_to_camera
 from ..gaussians import Gaussians
+from ..machine.interrupt import Check
 from ..render import render
-from .clean import vertex_normals
+from .cleanup import vertex_normals
 from .record import Mesh
 from .texture import DISTANCE, FILLED, GUTTER, fill_gutters, near_surface, sphere_around, texels
 from .unwrap import adjacent_faces
@@ -38,8 +39,6 @@ MISSING = (
     "git+https://github.com/NVlabs/nvdiffrast`, on an NVIDIA GPU with the CUDA toolkit, or use "
     "the mesh as it is."
 )
-
-Check = Callable[[], None]
 
 
 def why_not() -> str:

@@ -8,7 +8,7 @@ the nearest surface that is seen, nearest in space and not in the texture.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -18,12 +18,14 @@ from torch import Tensor
 
 from ..cameras import FOVY, focal_length, orbit_poses
 from ..gaussians import Gaussians
+from ..machine.interrupt import Check, Progress
 from ..render import interruptible, render
-from .clean import vertex_normals
-from .draw import covered, interpolate, sample, visibility
-from .fuse import drawing_threads, threads
+from ..render.threads import drawing_threads, threads
+from .cleanup import vertex_normals
+from .draw import sample
 from .merge import merged
 from .record import Mesh
+from .zbuffer import covered, interpolate, visibility
 
 VIEWS = 36
 DISTANCE = 3.0  # of the cameras, in radii of the mesh
@@ -44,9 +46,6 @@ GUTTER = 6  # texels around the charts that repeat their rim
 TREE_POINTS = 100_000  # seen texels to choose from for the unseen: more don't look different
 NEIGHBORS = 4  # of them, mixed
 FACING = 0.1  # in radii: how far away a normal at a right angle counts as
-
-Check = Callable[[], None]
-Progress = Callable[[float], None]  # gets the part done, 0..1
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from .draw import covered
 from .record import Mesh
+from .zbuffer import covered
 
 PADDING = 4  # texels around each chart: two mipmaps stay clean
 AXES = np.concatenate([np.eye(3), -np.eye(3)])  # charts are seen along one of these

@@ -11,7 +11,8 @@ from diffusers import DiffusionPipeline
 from diffusers.schedulers import SchedulerMixin
 from torch import nn
 
-from .unet import IMAGE_FEATURES, UNet
+from .resampler import IMAGE_FEATURES
+from .unet import UNet
 from .weights import open_safetensors, read_config, read_json
 
 CONFIGS = {

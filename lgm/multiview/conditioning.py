@@ -33,9 +33,6 @@ BLANK = 1 / 255  # a picture with no channel further from white than this shows 
 log = logging.getLogger(__name__)
 
 
-# Cameras -----------------------------------------------------------------------------------------
-
-
 def camera_rows(
     elevation: float = 0.0, azimuth: float = 0.0, with_image: bool = False, views: int = VIEWS
 ) -> Tensor:
@@ -52,9 +49,6 @@ def camera_rows(
     x, y, z, w = c2w.unbind(dim=1)
     rows = torch.stack([x, -z, y, w], dim=1).flatten(1)
     return F.pad(rows, (0, 0, 0, 1)) if with_image else rows
-
-
-# Text --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -82,9 +76,6 @@ def tokenize(tokenizer, prompts: Sequence[str]) -> Tokens:
     return Tokens(torch.tensor(rows), tuple(cut))
 
 
-# The given picture -------------------------------------------------------------------------------
-
-
 def check_image(image: Tensor) -> Tensor:
     """Pictures [N, 3, S, S] on white from [3, S, S], [N, 3, S, S] or either with alpha.
 
@@ -100,7 +91,7 @@ def check_image(image: Tensor) -> Tensor:
     if images.shape[2] != images.shape[3]:
         raise ValueError(
             f"ImageDream needs a square picture, got {images.shape[3]} x {images.shape[2]}: cut "
-            "the object out and recenter it first (lgm.preprocess)."
+            "the object out and recenter it first (lgm.pictures.matte)."
         )
     if not images.is_floating_point():
         raise ValueError(f"The picture must be floats 0..1, got {images.dtype}: divide by 255.")

@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import norm_kernels
-from ..cuda_graph import GraphedFunction, parameter_state
-from ..fast_layers import (
+from ..layers import norm_triton
+from ..layers.basic import Conv2d
+from ..layers.fast import (
     Ways,
     first_convolution,
     normalized,
@@ -29,20 +29,12 @@ from ..fast_layers import (
     rows,
     transposed_weight,
 )
-from ..fused_norm import channels_last, uses_triton
-from ..unet import Conv2d
+from ..layers.norm import channels_last
+from ..machine.cuda_graph import GraphedFunction, parameter_state
+from ..machine.optional import uses_triton
 from . import kernels
-from .unet import (
-    Constants,
-    CrossInput,
-    Downsample,
-    ResBlock,
-    Stage,
-    Transformer,
-    UNet,
-    Upsample,
-    timestep_embedding,
-)
+from .blocks import CrossInput, Downsample, ResBlock, Transformer, Upsample, timestep_embedding
+from .unet import Constants, Stage, UNet
 
 OUTPUT_MULTIPLE = 8  # channels that tensor cores write at once
 
@@ -237,7 +229,7 @@ class FastUNet:
         h = self.ways.conv3x3(block.out_layers[3].weight, h)
         bias = self.skip_bias[block]
         if not _has_shortcut(block):
-            return norm_kernels.scaled_sum(h, x, 1.0, bias)
+            return norm_triton.scaled_sum(h, x, 1.0, bias)
         weight, width = block.skip_connection.weight.flatten(1), x.shape[1]
         total = torch.addmm(rows(h), rows(x), weight[:, :width].t())
         if skip is not None:
@@ -268,7 +260,7 @@ class FastUNet:
         hidden = norm(block.norm3, prepared.offsets[2]) @ gate.proj.weight.t()
         stream.addmm_(kernels.geglu(hidden, gate.proj.bias), out.weight.t())
         stream = picture(stream @ layer.proj_out.weight.t(), x)
-        return norm_kernels.scaled_sum(stream, x, 1.0, prepared.output_bias)
+        return norm_triton.scaled_sum(stream, x, 1.0, prepared.output_bias)
 
 
 def _has_shortcut(block: ResBlock) -> bool:

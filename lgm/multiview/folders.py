@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from ..weights import BUNDLED, FIXED_NAME, HUB_REPOSITORY, hub_snapshots, model_folders
+from ..network.weights import BUNDLED, FIXED_NAME, HUB_REPOSITORY, hub_snapshots, model_folders
 from .weights import read_config
 
 TEXT, IMAGE = "mvdream", "imagedream"  # short names of the two releases

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from ..fused_norm import uses_triton
+from ..machine.optional import uses_triton
 from .conditioning import per_frame
 from .unet import Constants, UNet
 

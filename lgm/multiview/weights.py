@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ..weights import check_layout, refuse_pickle
+from ..network.weights import check_layout, refuse_pickle
 from .unet import UNet
 
 CONFIG = "config.json"

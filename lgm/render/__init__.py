@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, autocast
 
 from ..cameras import FOVY, world_to_camera
-from ..constants import sent
 from ..gaussians import Gaussians, colors_toward
-from ..optional import why_no_numba
-from .interrupt import interruptible
+from ..machine.constants import sent
+from ..machine.interrupt import interruptible
+from ..machine.optional import why_no_numba
 from .projection import NEAR
 
 Backend = Literal["auto", "reference", "torch", "numba", "gsplat"]

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from ..cameras import FOVY, focal_length, orbit_poses, world_to_camera
-from ..constants import sent
 from ..gaussians import Gaussians
+from ..machine.constants import sent
 from .projection import LOW_PASS, NEAR, composite
 
 _BUILD_VARIABLE = "LGM_GSPLAT_BUILD"

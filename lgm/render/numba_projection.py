@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from ..cameras import focal_length
-from ..numba_jit import jit
+from ..machine.numba_jit import jit
 from .projection import LOW_PASS, MIN_ALPHA, NEAR, slope_limits
 
 TILE = 8  # pixels

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..gaussians import Gaussians
-from ..numba_jit import jit, share, worker_count
+from ..machine.numba_jit import jit, share, worker_count
 from . import numba_projection as projection
 from .numba_projection import (
     BLUE,

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..cameras import focal_length
 from ..gaussians import Gaussians
+from ..rotations import rotation_matrices
 
 NEAR = 0.2  # world units; centers at or before this camera z are not drawn
 LOW_PASS = 0.3  # px^2, added to the 2D covariance's diagonal
@@ -41,17 +41,6 @@ class Splats:
         """Indices of the drawn Gaussians by ascending depth; equal depths keep their order."""
         drawn = (self.extents[:, 0] >= 0).nonzero()[:, 0]
         return drawn[self.depths.detach()[drawn].argsort(stable=True)]
-
-
-def rotation_matrices(quaternions: Tensor) -> Tensor:
-    """Matrices [..., 3, 3] of quaternions [..., 4] (w, x, y, z), which are normalized first."""
-    w, x, y, z = F.normalize(quaternions, dim=-1).unbind(-1)
-    rows = (
-        (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
-        (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
-        (2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
-    )
-    return torch.stack([entry for row in rows for entry in row], dim=-1).unflatten(-1, (3, 3))
 
 
 def slope_limits(size: tuple[int, int], fovy: float) -> tuple[float, float]:

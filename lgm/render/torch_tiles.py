@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..gaussians import Gaussians
-from .interrupt import between_steps
+from ..machine.interrupt import between_steps
 from .projection import MAX_ALPHA, MIN_ALPHA, MIN_TRANSMITTANCE, Splats, draw_each
 
 TILE = 8

@@ -1,1 +1,1 @@
-"""Data, augmentations, losses and the training loop; nothing else in the library imports this."""
+"""Making training data, training, evaluating; nothing else in the library imports this."""

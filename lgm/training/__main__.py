@@ -2,6 +2,6 @@
 
 import sys
 
-from .. import cli
+from ..command.main import main
 
-raise SystemExit(cli.main(["train", *sys.argv[1:]]))
+raise SystemExit(main(["train", *sys.argv[1:]]))

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..cli import Parser, pick_device, whole
-from ..outputs import check_writable, staged_folder
+from ..command.options import Parser, pick_device, whole
+from ..command.outputs import check_writable, staged_folder
 from .furniture import build_furniture, furniture_objects
-from .packing import folder_objects, told, write_pack
-from .rendering import (
+from .packs.packing import folder_objects, told, write_pack
+from .renders.rendering import (
     Rendered,
     Settings,
     find_meshes,
@@ -28,8 +28,9 @@ from .rendering import (
     mesh_renderer,
     procedural_renderer,
 )
-from .shards import INDEX, Shards, ShardWriter
-from .sources import LAYOUTS, check_renders, find_renders, render_reader
+from .renders.shard_writer import ShardWriter
+from .renders.shards import INDEX, Shards
+from .renders.sources import LAYOUTS, check_renders, find_renders, render_reader
 
 FAILURES = "failures.txt"
 PACK = "meshes.safetensors"

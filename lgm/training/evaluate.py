@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,19 +19,19 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from tqdm import tqdm
 
-from .. import cli
 from ..cameras import FOVY, plucker_rays, world_to_camera
-from ..cli import Parser, pick_device, whole
+from ..command.options import Parser, pick_device, whole
+from ..command.outputs import check_writable, staged_folder
 from ..gaussians import Gaussians
-from ..hull import cameras_from_rays, depth_rays, visual_hull
-from ..model import LGM
-from ..outputs import check_writable, staged_folder
-from ..presets import ROUNDS, VIEW_COUNT
+from ..network.hull import visual_hull
+from ..network.model import LGM
+from ..network.presets import ROUNDS, VIEW_COUNT
+from ..network.views import cameras_from_rays, depth_rays
+from ..network.weights import load_model
 from ..render import render
-from ..weights import load_model
-from .augment import GRID_STEPS, grid_distortion, orbital_jitter
+from .batches.augment import GRID_STEPS, grid_distortion, orbital_jitter
 from .evaluation_set import read_depths, read_pictures
-from .losses import psnr, ssim
+from .learning.losses import psnr, ssim
 
 INPUTS = ("exact", "distorted", "jittered", "distorted+jittered")
 
@@ -402,7 +401,3 @@ def main(argv: list[str] | None = None) -> int:
             save_sheet(folder / "worst.png", data, pictures, order[: arguments.worst])
             save_sheet(folder / "sheet.png", data, pictures, spread)
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(cli.main(["evaluate", *sys.argv[1:]]))

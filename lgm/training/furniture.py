@@ -7,7 +7,6 @@ CC-BY; see TRAINING_DATA.md). Which objects are never trained on is frozen in `h
 from __future__ import annotations
 
 import io
-import json
 import lzma
 import re
 import tarfile
@@ -19,16 +18,18 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from tqdm import tqdm
 
-from ..outputs import staged_folder
-from .evaluation_set import find_models, read_model, save_set
-from .meshes import Mesh, MeshPack
-from .obj import SourceMesh, read_obj
-from .packing import TRIANGLES, Packed, told, usable, write_pack
-from .procedural import build as build_procedural
-from .procedural import draw_parameters
+from ..command.outputs import staged_folder
+from .evaluation_set import heldout, save_set
+from .packs.mesh import Mesh
+from .packs.obj import SourceMesh, read_obj
+from .packs.pack import MeshPack
+from .packs.packing import TRIANGLES, Packed, told, usable, write_pack
+from .packs.read import find_models, read_model
+from .packs.simplify import weld
+from .packs.surfaces import read_texture
+from .procedural.objects import build as build_procedural
+from .procedural.objects import draw_parameters
 from .rasterize import TriangleSoup
-from .simplify import weld
-from .surfaces import read_texture
 
 INSTALLED = Path("/usr/share/sweethome3d/furniture")  # where the Debian package puts its libraries
 LICENSES = {
@@ -38,13 +39,6 @@ LICENSES = {
     "Reallusion": "CC-BY-3.0-US",
     "Scopia": "CC-BY-3.0",
 }
-HELDOUT = Path(__file__).with_name("heldout.json")
-
-
-def heldout() -> dict:
-    """The frozen lists: t0 seeds, t1 and t2 object names (library/model), t3 models with source
-    and license."""
-    return json.loads(HELDOUT.read_text(encoding="utf-8"))
 
 
 def furniture_objects(source: Path | None = None) -> Iterator[Packed]:

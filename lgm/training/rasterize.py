@@ -98,16 +98,16 @@ def rasterize(
 
 
 def _visibility(soup: TriangleSoup, c2w: Tensor, focal: float, size: int) -> Tensor:
-    """[B * V, size, size] int64, see `rasterize_numba.visibility`."""
+    """[B * V, size, size] int64, see `zbuffer_numba.visibility`."""
     # Double, so that TF32 settings don't move the picture.
     w2c = world_to_camera(c2w.double())[:, :, :3].float().contiguous()
     if soup.corners.is_cuda:
-        from .rasterize_triton import visibility
+        from ..mesh.zbuffer_triton import visibility
 
         with torch.cuda.device(soup.corners.device):
             return visibility(soup.corners, soup.objects, w2c, focal, size)
     try:
-        from .rasterize_numba import visibility
+        from ..mesh.zbuffer_numba import visibility
     except ImportError as error:
         raise RuntimeError(
             "Drawing meshes on the CPU needs numba, which is missing: pip install numba."

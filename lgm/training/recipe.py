@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from ..presets import MAX_VIEWS, PRESETS, VIEW_COUNT
+from ..network.presets import MAX_VIEWS, PRESETS, VIEW_COUNT
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def load_pack() -> None:
 
 
 load_pack()
-nodes = importlib.import_module(f"{PACK}.nodes.multiview")
+nodes = importlib.import_module(f"{PACK}.nodes.multiview_conditioning")
 core = importlib.import_module(f"{PACK}.nodes.multiview_model")
 previews = importlib.import_module(f"{PACK}.nodes.sampling_preview")
 library = importlib.import_module(f"{PACK}.lgm.multiview")

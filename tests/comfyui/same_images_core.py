@@ -55,7 +55,8 @@ def load_pack() -> None:
 
 
 load_pack()
-ours = importlib.import_module(f"{PACK}.nodes.multiview")
+ours = importlib.import_module(f"{PACK}.nodes")
+keys = importlib.import_module(f"{PACK}.nodes.multiview_conditioning")
 prepare = importlib.import_module(f"{PACK}.nodes.prepare")
 
 
@@ -129,7 +130,7 @@ def main(job: dict) -> None:
     told = conditioning(job, vae)
     (text, shown), (negative, _) = told[0][0], told[1][0]
     found = {"text": text, "negative text": negative}
-    found |= {name: shown[name] for name in (ours.FEATURES, ours.REFERENCE) if name in shown}
+    found |= {name: shown[name] for name in (keys.FEATURES, keys.REFERENCE) if name in shown}
     unet_name = f"{folder.name}/unet/{WEIGHTS}"
     (model,) = ours.LoadMultiViewModel.execute(unet_name, "default").args
     noise = load_file(job["noise"])["noise"]

@@ -21,8 +21,8 @@ pytest.importorskip("diffusers", reason="the library's way needs diffusers")
 pytest.importorskip("transformers", reason="the library's way needs transformers")
 
 from lgm.multiview import MultiViewPipeline, conditioning
-from lgm.pipeline import object_picture
-from lgm.preprocess import load_image
+from lgm.pictures.load import load_image
+from lgm.pictures.matte import object_picture
 
 from .comfyui import ROOT
 from .released_files import KINDS, write_released

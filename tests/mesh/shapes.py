@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from lgm.cameras import orbit_poses
 from lgm.gaussians import Gaussians
-from lgm.mesh.draw import visibility
+from lgm.mesh.zbuffer import visibility
 from lgm.render import render
 
 LOW = 64  # voxels: fast, and a voxel of a ball of radius 0.4 is 15 mm

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from lgm.mesh import clean as cleaning
+from lgm.mesh import cleanup as cleaning
 from lgm.mesh import decimate as decimation
-from lgm.mesh.clean import clean, filled, large_components
+from lgm.mesh.cleanup import clean, filled, large_components
 from lgm.mesh.surface_nets import surface_nets
 
 

@@ -6,12 +6,13 @@ import torch
 import torch.nn.functional as F
 
 from lgm.gaussians import concatenate
-from lgm.mesh.clean import clean
+from lgm.mesh.cleanup import clean
 from lgm.mesh.density import BLUR, COARSEST, TILE, WIDE, density, enclose
-from lgm.mesh.fuse import Grid, fuse
+from lgm.mesh.fuse import fuse
 from lgm.mesh.merge import MANY, merged
+from lgm.mesh.unit_ball import Grid
 from lgm.render import render
-from lgm.render.projection import rotation_matrices
+from lgm.rotations import rotation_matrices
 
 from .shapes import LOW, ball, directions, euler, is_closed, overlap, shell, splat, square, volume
 

@@ -3,7 +3,7 @@ import torch
 import trimesh
 
 from lgm.cameras import orbit_poses
-from lgm.mesh import Mesh, draw
+from lgm.mesh import Mesh, draw, zbuffer
 from lgm.training.rasterize import TriangleSoup, rasterize
 
 SIZE = 96
@@ -41,9 +41,9 @@ def test_picture_agrees_with_the_training_rasterizer(mesh):
 
 def test_torch_and_numba_see_the_same(mesh, monkeypatch):
     pytest.importorskip("numba")
-    fast = draw.visibility(mesh.vertices, mesh.faces, VIEWS, SIZE)
-    monkeypatch.setattr(draw, "why_no_numba", lambda: "it is to be compared with")
-    slow = draw.visibility(mesh.vertices, mesh.faces, VIEWS, SIZE)
+    fast = zbuffer.visibility(mesh.vertices, mesh.faces, VIEWS, SIZE)
+    monkeypatch.setattr(zbuffer, "why_no_numba", lambda: "it is to be compared with")
+    slow = zbuffer.visibility(mesh.vertices, mesh.faces, VIEWS, SIZE)
     assert (fast[1] != slow[1]).float().mean() < 1e-3  # snapped after other roundings
     same = fast[1] == slow[1]
     torch.testing.assert_close(fast[0][same], slow[0][same], atol=1e-4, rtol=1e-4)
@@ -53,8 +53,8 @@ def test_torch_and_numba_see_the_same(mesh, monkeypatch):
 def test_scale_changes_nothing(mesh, scale):
     poses = VIEWS.clone()
     poses[:, :3, 3] *= scale
-    depths, triangles = draw.visibility(mesh.vertices * scale, mesh.faces, poses, SIZE)
-    expected, same = draw.visibility(mesh.vertices, mesh.faces, VIEWS, SIZE)
+    depths, triangles = zbuffer.visibility(mesh.vertices * scale, mesh.faces, poses, SIZE)
+    expected, same = zbuffer.visibility(mesh.vertices, mesh.faces, VIEWS, SIZE)
     assert (triangles != same).float().mean() < 1e-3
     seen = (triangles == same) & (same >= 0)
     torch.testing.assert_close(depths[seen] / scale, expected[seen], atol=0, rtol=1e-3)
@@ -66,15 +66,15 @@ def test_covered_pixels_of_a_tiling_are_each_covered_once():
     grid[1:-1, 1:-1] += torch.rand(7, 7, 2, generator=generator) * 3 - 1.5
     a, b, c, d = grid[:-1, :-1], grid[1:, :-1], grid[1:, 1:], grid[:-1, 1:]
     corners = torch.stack([torch.stack([a, b, c], 2), torch.stack([a, d, c], 2)]).view(-1, 3, 2)
-    found = [pixel for pixel, _, _ in draw.covered(corners, 32, 32)]
+    found = [pixel for pixel, _, _ in zbuffer.covered(corners, 32, 32)]
     assert torch.cat(found).sort().values.equal(torch.arange(32 * 32))
 
 
 def test_weights_lead_back_to_the_pixel():
     generator = torch.Generator().manual_seed(0)
     corners = torch.rand(50, 3, 2, generator=generator) * 60 - 10
-    for pixel, triangle, weights in draw.covered(corners, 40, 30):
-        place = draw.interpolate(weights, corners[triangle])
+    for pixel, triangle, weights in zbuffer.covered(corners, 40, 30):
+        place = zbuffer.interpolate(weights, corners[triangle])
         center = torch.stack([pixel % 30, pixel // 30], dim=-1) + 0.5
         assert weights.min() >= 0
         torch.testing.assert_close(place, center, atol=0.01, rtol=0)  # corners are snapped

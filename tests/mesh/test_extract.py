@@ -9,7 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lgm import cli, io
+from lgm import io
+from lgm.command import main as cli
+from lgm.command import options
 from lgm.gaussians import flip_y_z
 from lgm.mesh import METHODS, STAGES, extract
 
@@ -192,4 +194,4 @@ def test_the_command_takes_a_method(method, tmp_path):
 
 
 def test_the_command_knows_all_methods():
-    assert METHODS == cli.METHODS
+    assert METHODS == options.METHODS

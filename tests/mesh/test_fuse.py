@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from lgm.cameras import focal_length, world_to_camera
 from lgm.gaussians import Gaussians
-from lgm.mesh.clean import clean
+from lgm.mesh.cleanup import clean
 from lgm.mesh.fuse import _front, _poses, fuse
 
 from .shapes import LOW, ball, directions, euler, is_closed, overlap, shell, splat, square, volume

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 pytest.importorskip("triton")
-from lgm import norm_kernels
+from lgm.layers import norm_triton, patches_triton
 from lgm.multiview import fast, kernels
 from lgm.multiview.unet import UNet
 
@@ -60,7 +60,11 @@ def normalize(x, weight, bias, groups, eps, silu, skip=None, offset=None):
 @pytest.fixture
 def plain_kernels(monkeypatch):
     for function in (plain.scaled_sum, plain.patches, normalize):
-        monkeypatch.setattr(norm_kernels, function.__name__, function)
+        monkeypatch.setattr(
+            patches_triton if function.__name__ == "patches" else norm_triton,
+            function.__name__,
+            function,
+        )
     for function in (layer_norm, geglu, cross_attention):
         monkeypatch.setattr(kernels, function.__name__, function)
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from lgm.multiview.unet import UNet, timestep_embedding
+from lgm.multiview.blocks import timestep_embedding
+from lgm.multiview.unet import UNet
 
 from .conftest import FIXTURE, KINDS, recording
 

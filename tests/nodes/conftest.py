@@ -7,6 +7,7 @@ import asyncio
 import importlib.util
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -44,6 +45,12 @@ class Pack(dict):
     @staticmethod
     def module(name: str):
         return importlib.import_module(f"{PACK}.{name}")
+
+    def border(self) -> SimpleNamespace:
+        """Every conversion between ComfyUI's types and the library's, by name."""
+        names = ("splats", "pictures", "meshes", "cameras")
+        modules = [self.module(f"nodes.border.{name}") for name in names]
+        return SimpleNamespace(**{k: v for m in modules for k, v in vars(m).items()})
 
     def run(self, node_id: str, **given):
         """The outputs of a node; what isn't given takes its default, as in the page."""

@@ -16,7 +16,7 @@ import pytest
 import torch
 from server import PromptServer
 
-from lgm.pipeline import views_on_white
+from lgm.pictures.matte import views_on_white
 
 from ..multiview.conftest import released_folders  # noqa: F401  (a fixture)
 from ..test_generate import NAMES, models, on_gray  # noqa: F401  (fixtures)

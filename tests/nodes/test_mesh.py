@@ -25,7 +25,7 @@ def test_the_mesh_is_closed_and_stands_like_the_splat(pack, splat, mesh):
 
 def test_vertex_colors_are_linear(pack, mesh):
     assert mesh.unlit and mesh.vertex_colors.shape == mesh.vertices.shape
-    types = pack.module("nodes.types")
+    types = pack.border()
     gray = torch.full((3,), 0.5)
     assert types.srgb_to_linear(gray)[0] == pytest.approx(0.2140, abs=1e-3)
 
@@ -43,7 +43,7 @@ def test_texture_comes_with_coordinates(pack, splat, mesh):
 def test_input_views_make_it_sharper(pack, splat, views, mesh):
     """The texture then has the pictures' own colors, seen as the picture was taken."""
     cameras, draw = pack.module("lgm.cameras"), pack.module("lgm.mesh.draw")
-    types = pack.module("nodes.types")
+    types = pack.border()
     given, settings = views[0], {"mesh": mesh, "splat": splat, "size": 512, "views": 8}
     errors = []
     for extra in ({}, {"input_views": given}):
@@ -63,7 +63,7 @@ def test_input_views_on_nothing_and_their_cameras(pack, splat, views, mesh):
     """Alpha is on white, and four cameras of elevation 0 are that elevation."""
     images, masks = views[0], views[1]
     clear = torch.cat([images, masks[..., None]], -1)
-    camera_info, poses = pack.module("nodes.types").camera_info, pack.module("lgm.cameras")
+    camera_info, poses = pack.border().camera_info, pack.module("lgm.cameras")
     named = {
         f"camera_{side}": camera_info(pose, torch.zeros(3), poses.FOVY)
         for side, pose in zip(("front", "left", "back", "right"), poses.input_poses(), strict=True)
@@ -93,7 +93,7 @@ def test_the_surface_can_be_found_by_density(pack, splat, mesh):
 
 
 def test_normals_go_along_where_a_mesh_can_hold_them(pack, mesh, monkeypatch):
-    types = pack.module("nodes.types")
+    types = pack.module("nodes.border.meshes")
 
     class Newer:
         def __init__(self, vertices, faces, normals=None, unlit=False):
@@ -110,13 +110,13 @@ def test_normals_go_along_where_a_mesh_can_hold_them(pack, mesh, monkeypatch):
 
 def test_batches_keep_their_lengths(pack, two):
     assert two.vertex_counts is not None and len(two.vertices) == 2
-    types = pack.module("nodes.types")
+    types = pack.border()
     assert types.mesh_from_value(two, 1).face_count == int(two.face_counts[1])
 
 
 @pytest.fixture(scope="module")
 def two(pack, splat):
-    types = pack.module("nodes.types")
+    types = pack.border()
     item = types.gaussians_from_splat(splat, 0)
     both = types.splat_from_gaussians([item, item])
     return pack.run("LGM_SplatToMesh", splat=both, faces=300, resolution=48)[0]

@@ -19,7 +19,12 @@ VIEW = {"elevation": 0.0, "azimuth_start": 0.0, "width": 256, "height": 256, "ba
 
 @pytest.fixture(scope="module")
 def multiview(pack):
-    return pack.module("nodes.multiview")
+    return pack.module("nodes.multiview_conditioning")
+
+
+@pytest.fixture
+def loading(pack):
+    return pack.module("nodes.multiview_load")
 
 
 @pytest.fixture(scope="module")
@@ -167,26 +172,26 @@ def folders(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_files_and_released_folders_are_offered(multiview, folders):
+def test_files_and_released_folders_are_offered(loading, folders):
     released = "mvdream/unet/diffusion_pytorch_model.safetensors"
-    assert multiview.unet_names() == ["mine.safetensors", released]
-    assert multiview.unet_path(released) == folders / "diffusers" / released
-    assert multiview.unet_path("mine.safetensors").parent.name == "diffusion_models"
+    assert loading.unet_names() == ["mine.safetensors", released]
+    assert loading.unet_path(released) == folders / "diffusers" / released
+    assert loading.unet_path("mine.safetensors").parent.name == "diffusion_models"
     with pytest.raises(FileNotFoundError):
-        multiview.unet_path("sd/unet/diffusion_pytorch_model.safetensors")
+        loading.unet_path("sd/unet/diffusion_pytorch_model.safetensors")
 
 
-def test_a_released_folder_without_its_config_is_offered(multiview, folders):
+def test_a_released_folder_without_its_config_is_offered(loading, folders):
     config = folders / "diffusers" / "sd" / "unet" / "config.json"
     for broken in ("", "[]", "{"):
         config.write_text(broken)
-        assert len(multiview.released_unets()) == 2
+        assert len(loading.released_unets()) == 2
     config.unlink()
-    assert len(multiview.released_unets()) == 2
+    assert len(loading.released_unets()) == 2
 
 
-def test_a_changed_file_is_loaded_again(multiview, folders):
-    node = multiview.LoadMultiViewModel
+def test_a_changed_file_is_loaded_again(loading, folders):
+    node = loading.LoadMultiViewModel
     before = node.fingerprint_inputs("mine.safetensors", "default")
     (folders / "diffusion_models" / "mine.safetensors").write_bytes(b"other")
     assert node.fingerprint_inputs("mine.safetensors", "default") != before

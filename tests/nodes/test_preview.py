@@ -19,7 +19,9 @@ from PIL import Image
 
 import lgm
 import lgm.camera_paths
-import lgm.clean
+import lgm.splats.crop
+import lgm.splats.extent
+import lgm.splats.filters
 
 FIELDS = ("positions", "scales", "rotations", "opacities", "sh")
 NAN = float("nan")
@@ -27,12 +29,12 @@ NAN = float("nan")
 
 @pytest.fixture
 def types(pack):
-    return pack.module("nodes.types")
+    return pack.border()
 
 
 @pytest.fixture
 def read_state(pack):
-    return pack.module("nodes.viewer_state").read_state
+    return pack.module("nodes.viewer.state").read_state
 
 
 @pytest.fixture(autouse=True)
@@ -220,8 +222,8 @@ def test_edits_equal_the_librarys_masks(preview, types, foreign):
     edited = preview(splat=foreign, viewer={"edit": edit})[0]
     for index, count in enumerate((200, 120)):
         gaussians = library(types, foreign, index)
-        mask = lgm.clean.box_mask(gaussians.positions[0], crop["center"], crop["size"])
-        mask &= lgm.clean.opacity_mask(gaussians.opacities[0], 0.3)
+        mask = lgm.splats.crop.box_mask(gaussians.positions[0], crop["center"], crop["size"])
+        mask &= lgm.splats.filters.opacity_mask(gaussians.opacities[0], 0.3)
         mask &= (gaussians.scales[0] <= 0.055).all(1)
         assert 0 < mask.sum() < count
         before, after = one_of(foreign, index), one_of(edited, index)
@@ -488,7 +490,7 @@ def test_the_extent_is_the_boxs_of_what_is_visible(preview, types, splat):
     low, high = gaussians.positions[0].aminmax(dim=0)
     clean = preview(splat=splat)[4]["extent"]
     assert (torch.tensor(clean["size"]) <= high - low + 1e-5).all()
-    part = lgm.clean.box_mask(gaussians.positions[0], clean["center"], clean["size"])
+    part = lgm.splats.crop.box_mask(gaussians.positions[0], clean["center"], clean["size"])
     assert gaussians.opacities[0][part].sum() > 0.97 * gaussians.opacities.sum()
 
     floater = types.splat_from_gaussians([types.gaussians_from_splat(splat, 0)])
@@ -510,7 +512,7 @@ def test_an_edit_writes_no_file_again(preview, foreign, splat, folders, pack, mo
         raise AssertionError("made again")
 
     monkeypatch.setattr(pack.module("lgm.io"), "write_ply", refuse)
-    monkeypatch.setattr(pack.module("lgm.video"), "png", refuse)
+    monkeypatch.setattr(pack.module("lgm.pictures.encode"), "png", refuse)
     second = preview(**given, viewer={"edit": {"min_opacity": 0.5}})[4]
     assert files == {path: path.stat().st_mtime_ns for path in (folders / "temp").rglob("*.*")}
     assert second["count_kept"] < first["count_kept"]

@@ -14,6 +14,7 @@ import server
 import torch
 
 import lgm
+import lgm.network.weights
 
 RELEASED = "model_fp16_fixrot.safetensors"
 
@@ -26,7 +27,7 @@ def test_the_bundled_model_comes_first_and_loads(pack, model):
 
 def test_files_in_models_lgm_are_offered_and_load(pack, tmp_path, monkeypatch):
     network = lgm.load_model("demo")
-    lgm.weights.save_model(network, tmp_path / "mine.safetensors", torch.float16, {})
+    lgm.network.weights.save_model(network, tmp_path / "mine.safetensors", torch.float16, {})
     (tmp_path / "notes.txt").write_text("not a model")
     monkeypatch.setitem(folder_paths.folders, "lgm", [str(tmp_path)])
     options = pack["LGM_LoadModel"].define_schema().inputs[0].options["options"]
@@ -35,7 +36,7 @@ def test_files_in_models_lgm_are_offered_and_load(pack, tmp_path, monkeypatch):
     loaded = pack.run("LGM_LoadModel", model="mine.safetensors", dtype="bf16")[0].model
     assert loaded.conv.weight.dtype == torch.bfloat16
     before = node.fingerprint_inputs(model="mine.safetensors", dtype="auto")
-    lgm.weights.save_model(network, tmp_path / "mine.safetensors", torch.float32, {})
+    lgm.network.weights.save_model(network, tmp_path / "mine.safetensors", torch.float32, {})
     assert node.fingerprint_inputs(model="mine.safetensors", dtype="auto") != before
 
 
@@ -58,7 +59,7 @@ def downloads(pack, monkeypatch):
         asked.append((name, place))
         on_bytes(1, 2)
         place.mkdir(parents=True)
-        return Path(shutil.copy(lgm.weights.find_model("demo"), place / RELEASED))
+        return Path(shutil.copy(lgm.network.weights.find_model("demo"), place / RELEASED))
 
     monkeypatch.setattr(pack.module("lgm.download"), "download", download)
     return asked
@@ -99,7 +100,7 @@ def test_workflows_saved_before_there_were_downloads_run(pack, nothing_here):
 def test_the_released_model_is_found_in_any_cache(pack, nothing_here, tmp_path, place):
     """Hugging Face's, that of `lgm download`, and ComfyUI's models."""
     (tmp_path / place).mkdir(parents=True)
-    shutil.copy(lgm.weights.find_model("demo"), tmp_path / place / RELEASED)
+    shutil.copy(lgm.network.weights.find_model("demo"), tmp_path / place / RELEASED)
     assert pack.run("LGM_LoadModel", model=RELEASED)[0].model.preset
 
 
@@ -117,7 +118,7 @@ def test_cancel_ends_the_download(pack, nothing_here, monkeypatch):
 def test_same_numbers_as_the_library(pack, splat, views):
     network = lgm.load_model("demo")
     expected = network.reconstruct(views[0].movedim(-1, 1)).visible(0.005)
-    types = pack.module("nodes.types")
+    types = pack.border()
     got = types.gaussians_from_splat(splat, 0)
     torch.testing.assert_close(got.positions, expected.positions, atol=1e-6, rtol=0)
     torch.testing.assert_close(got.opacities, expected.opacities, atol=1e-6, rtol=0)
@@ -151,13 +152,13 @@ def test_a_batch_of_objects_stays_one(pack, model, views, splat):
     other = pack.run("LGM_ExampleViews", object="spot")[0]
     both = pack.run("LGM_Reconstruct", model=model, views=torch.cat([views[0], other]))[0]
     assert len(both.positions) == 2
-    types = pack.module("nodes.types")
+    types = pack.border()
     alone = types.gaussians_from_splat(splat, 0)
     torch.testing.assert_close(types.gaussians_from_splat(both, 0).positions, alone.positions)
 
 
 def test_four_orbit_cameras_equal_the_elevation(pack, model, views):
-    cameras, types = pack.module("lgm.cameras"), pack.module("nodes.types")
+    cameras, types = pack.module("lgm.cameras"), pack.border()
     poses = cameras.input_poses(10.0)
     given = {
         f"camera_{side}": types.camera_info(pose, torch.zeros(3), cameras.FOVY)
@@ -195,7 +196,7 @@ def test_cancel_is_answered_within_the_network(pack, model, views, monkeypatch):
         if blocks == 5:
             raise management.InterruptProcessingException
 
-    monkeypatch.setattr(pack.module("nodes.host"), "check_cancelled", press_cancel_later)
+    monkeypatch.setattr(pack.module("nodes.border.host"), "check_cancelled", press_cancel_later)
     with pytest.raises(management.InterruptProcessingException):
         pack.run("LGM_Reconstruct", model=model, views=views[0])
     monkeypatch.undo()
@@ -203,7 +204,7 @@ def test_cancel_is_answered_within_the_network(pack, model, views, monkeypatch):
 
 
 def test_fitting_brings_the_splat_closer_to_the_views(pack, model, views):
-    types = pack.module("nodes.types")
+    types = pack.border()
 
     def error(splat):
         drawn = lgm.render.render(
@@ -220,7 +221,7 @@ def test_fitting_brings_the_splat_closer_to_the_views(pack, model, views):
 
 
 def test_fitting_can_be_cancelled(pack, model, views, monkeypatch):
-    fit = pack.module("lgm.fit")
+    fit = pack.module("lgm.network.fit")
     render, drawn = fit.render, []
 
     def press_cancel(*arguments, **options):

@@ -16,7 +16,7 @@ import lgm
 
 @pytest.fixture
 def types(pack):
-    return pack.module("nodes.types")
+    return pack.border()
 
 
 @pytest.fixture

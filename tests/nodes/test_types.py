@@ -12,7 +12,7 @@ from lgm.gaussians import Gaussians
 
 @pytest.fixture
 def types(pack):
-    return pack.module("nodes.types")
+    return pack.border()
 
 
 def random_gaussians(count: int, bands: int | None, seed: int = 0):

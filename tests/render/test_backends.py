@@ -201,7 +201,7 @@ def test_numba_can_be_called_from_many_threads():
 
 @needs_numba
 def test_kernels_compile_where_no_cache_can_be_written(monkeypatch):
-    from lgm import numba_jit
+    from lgm.machine import numba_jit
 
     def njit(function, cache=False, **options):
         if cache:

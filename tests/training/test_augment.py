@@ -4,7 +4,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lgm.training.augment import axis_angle, grid_distortion, orbital_jitter, warped_coordinates
+from lgm.training.batches.augment import (
+    axis_angle,
+    grid_distortion,
+    orbital_jitter,
+    warped_coordinates,
+)
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,14 @@ import trimesh
 from PIL import Image
 
 from lgm.cameras import orbit_poses
-from lgm.training import cameras_check
-from lgm.training.cameras_check import Silhouettes, check_cameras, check_objects, coverage
 from lgm.training.evaluation_set import render_pictures
-from lgm.training.obj import Material, SourceMesh
-from lgm.training.procedural import procedural_objects
-from lgm.training.shards import Shards, ShardWriter, Views
-from lgm.training.surfaces import to_mesh
+from lgm.training.packs.obj import Material, SourceMesh
+from lgm.training.packs.surfaces import to_mesh
+from lgm.training.procedural.objects import procedural_objects
+from lgm.training.renders import cameras_check
+from lgm.training.renders.cameras_check import Silhouettes, check_cameras, check_objects, coverage
+from lgm.training.renders.shard_writer import ShardWriter
+from lgm.training.renders.shards import Shards, Views
 
 pytest.importorskip("numba")
 

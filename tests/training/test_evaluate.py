@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lgm import load_model
-from lgm.presets import VIEW_COUNT
+from lgm.network.presets import VIEW_COUNT
 from lgm.training.evaluate import (
     EvaluationSet,
     disturb,

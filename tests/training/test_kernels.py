@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from lgm import LGM, Preset, hull
+from lgm import LGM, Preset
 from lgm.cameras import FOVY, camera_rays, orbit_poses
-from lgm.training.lpips import EPSILON, map_distance
+from lgm.network import carving, hull
+from lgm.training.learning.lpips import EPSILON, map_distance
 from lgm.training.recipe import Recipe
 
 needs_numba = pytest.mark.skipif(not importlib.util.find_spec("numba"), reason="needs numba")
@@ -137,10 +138,10 @@ def hull_errors(hull, batch, views, side, depths, poles):
     tan_half = tan_half * (1 + 0.1 * torch.rand(batch, views, generator=generator))
     arguments = (alphas.expand(-1, -1, 3, -1, -1), alphas, c2w, tan_half, poles)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hull, "MARCH_STEPS", depths)  # fewer take less of the interpreter's time
+        patch.setattr(carving, "MARCH_STEPS", depths)  # fewer take less of the interpreter's time
         found = hull.visual_hull(*arguments)
-        patch.setattr(hull, "uses_triton", lambda x: False)
-        patch.setattr(hull, "why_no_numba", lambda: "it is to be compared with")
+        patch.setattr(carving, "uses_triton", lambda x: False)
+        patch.setattr(carving, "why_no_numba", lambda: "it is to be compared with")
         expected = hull.visual_hull(*arguments)
 
     def largest(name):
@@ -152,11 +153,11 @@ def hull_errors(hull, batch, views, side, depths, poles):
 
 
 def interpret() -> dict:
-    from lgm import hull_kernels
-    from lgm.training import lpips
+    from lgm.network import carving_triton
+    from lgm.training.learning import lpips
 
-    assert lpips.uses_triton(torch.ones(1)) and hull.uses_triton(torch.ones(1))
-    hull_kernels.BLOCK = 256  # the interpreter's time goes by operations, not by numbers
+    assert lpips.uses_triton(torch.ones(1)) and carving.uses_triton(torch.ones(1))
+    carving_triton.BLOCK = 256  # the interpreter's time goes by operations, not by numbers
     results = {f"{shape}": distance_errors(shape) for shape in MAPS}
     results["bfloat16"] = distance_errors((1, 64, 7, 5), torch.bfloat16)
     return results | {f"hull {shape}": hull_errors(hull, *shape) for shape in HULLS}
@@ -166,8 +167,9 @@ def interpret() -> dict:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_graphed_gradients_are_eager_ones_and_accumulate():
     """Of a network and its corrector, in the order of a step: forth and forth, back and back."""
-    from lgm.training.graphs import graph_networks
-    from lgm.training.run import Run, for_training
+    from lgm.training.learning.graphs import graph_networks
+    from lgm.training.learning.network import for_training
+    from lgm.training.learning.run import Run
 
     torch.manual_seed(0)
     device = torch.device("cuda", torch.cuda.current_device())
@@ -206,11 +208,12 @@ def test_graphed_gradients_are_eager_ones_and_accumulate():
 @pytest.mark.parametrize("graph", [False, True])
 def test_a_step_does_not_wait_for_the_gpu_and_a_lost_one_is_found_in_the_next(graph):
     """gsplat alone waits, for how much it has to draw."""
-    from lgm.training.data import BatchMaker
-    from lgm.training.graphs import graph_networks
+    from lgm.training.batches.drawn import BatchMaker
+    from lgm.training.learning.graphs import graph_networks
+    from lgm.training.learning.network import for_training
+    from lgm.training.learning.run import Run
+    from lgm.training.learning.step import train_step
     from lgm.training.recipe import RECIPES
-    from lgm.training.run import Run, for_training
-    from lgm.training.train import train_step
 
     device = torch.device("cuda", torch.cuda.current_device())
     recipe = replace(RECIPES["demo"], batch_sizes=(2,), sizes=(64,), stage_ends=(1.0,), rounds=(2,))

@@ -3,8 +3,8 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from lgm.training.losses import edge_loss, psnr, ssim, surface_loss
-from lgm.training.lpips import LPIPS, VGG_SLICES
+from lgm.training.learning.losses import edge_loss, psnr, ssim, surface_loss
+from lgm.training.learning.lpips import LPIPS, VGG_SLICES
 
 
 @pytest.fixture

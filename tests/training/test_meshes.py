@@ -18,28 +18,27 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from lgm.cameras import FOVY, input_poses, world_to_camera
-from lgm.training import dataset, furniture
+from lgm.training import dataset, evaluation_set, furniture
 from lgm.training.evaluation_set import (
     VIEW_COUNT,
     read_depths,
-    read_model,
     read_pictures,
     render_pictures,
     save_set,
 )
-from lgm.training.meshes import (
-    Mesh,
-    MeshPack,
+from lgm.training.packs.mesh import Mesh, fit
+from lgm.training.packs.obj import Material, SourceMesh, read_mtl, read_obj
+from lgm.training.packs.pack import MeshPack
+from lgm.training.packs.pack_file import (
     _octahedral_decode,
     _octahedral_encode,
-    fit,
     save_pack,
     squeeze,
     unsqueeze,
 )
-from lgm.training.obj import Material, SourceMesh, read_mtl, read_obj
-from lgm.training.simplify import crease_normals, face_normals, simplify, weld
-from lgm.training.surfaces import to_mesh
+from lgm.training.packs.read import read_model
+from lgm.training.packs.simplify import crease_normals, face_normals, simplify, weld
+from lgm.training.packs.surfaces import to_mesh
 
 
 def source_of(shape: trimesh.Trimesh, uvs=None, material_ids=None, materials=None) -> SourceMesh:
@@ -332,7 +331,7 @@ def test_a_hue_turn_changes_textures_not_grays(pack):
 
 
 def test_heldout_lists_are_frozen():
-    lists = furniture.heldout()
+    lists = evaluation_set.heldout()
     names = [*lists["t1"], *lists["t2"]]
     assert len(names) == len(set(names))
     assert all(name.split("/")[0] in furniture.LICENSES for name in names)
@@ -442,7 +441,7 @@ def test_evaluation_pictures_are_stored_exactly(pack, tmp_path):
 
 
 def test_the_committed_evaluation_set_holds_only_heldout_objects():
-    lists = furniture.heldout()
+    lists = evaluation_set.heldout()
     known = {
         "t0": {f"procedural/{lists['t0']['first_seed'] + i}" for i in range(lists["t0"]["count"])},
         "t1": set(lists["t1"]),

@@ -9,9 +9,10 @@ import trimesh
 from PIL import Image
 
 from lgm.training import dataset, train
-from lgm.training.data import BatchMaker, Draws, Numbers, Share
-from lgm.training.meshes import MeshPack
-from lgm.training.packing import TRIANGLES, usable
+from lgm.training.batches.batch import Numbers, Share
+from lgm.training.batches.drawn import BatchMaker, Draws
+from lgm.training.packs.pack import MeshPack
+from lgm.training.packs.packing import TRIANGLES, usable
 from lgm.training.recipe import RECIPES, changed
 
 from .test_meshes import source_of

@@ -17,13 +17,13 @@ from safetensors import safe_open
 from lgm.cameras import world_to_camera
 from lgm.gaussians import Gaussians
 from lgm.render import RenderOutput
-from lgm.training import train
-from lgm.training.data import Batch
-from lgm.training.lpips import LPIPS, VGG_SLICES
+from lgm.training.batches.batch import Batch
+from lgm.training.batches.rendered import make_item
+from lgm.training.learning import step
+from lgm.training.learning.lpips import LPIPS, VGG_SLICES
 from lgm.training.recipe import RECIPES
-from lgm.training.shards import Views, decode_picture
-from lgm.training.sources import read_render
-from lgm.training.views import make_item
+from lgm.training.renders.shards import Views, decode_picture
+from lgm.training.renders.sources import read_render
 
 WIDTHS = (64, 128, 256, 512, 512)
 PIXELS = (slice(None), slice(None), slice(0, None, 3), slice(0, None, 5))  # recorded of an item
@@ -110,12 +110,12 @@ def test_loss_terms_and_gradient_equal_the_original(recorded, lpips, monkeypatch
     numbers, _ = recorded
     drawn, alphas, true, masks = (values.double() for values in drawn_and_true())
     output = RenderOutput(drawn.requires_grad_(), alphas.requires_grad_(), torch.zeros_like(alphas))
-    monkeypatch.setattr(train, "render_finite", lambda *_: output)
+    monkeypatch.setattr(step, "render_finite", lambda *_: output)
     nothing = Gaussians(*(torch.zeros(1, 1, width) for width in (3, 1, 3, 4, 3)))
     poses = torch.eye(4).expand(1, 2, 4, 4)
     inputs = torch.zeros(1, 1, 9, 32, 32)
     batch = Batch(inputs, masks[:, :1], poses, true, masks, None, torch.ones(1, 1), ["object"])
-    loss, terms = train.loss_terms(nothing, batch, RECIPES["paper"], 1.0, lpips)
+    loss, terms = step.loss_terms(nothing, batch, RECIPES["paper"], 1.0, lpips)
     loss.backward()
     for name in ("rgb", "alpha", "lpips", "metric"):
         assert relative(terms[name], numbers[f"loss.{name}"]) < 1e-6

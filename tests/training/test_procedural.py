@@ -7,10 +7,15 @@ import pytest
 import torch
 
 from lgm.cameras import input_poses
-from lgm.training import procedural_shapes as shapes
-from lgm.training.procedural import build, draw_parameters, procedural_objects, random_lights
-from lgm.training.procedural_recipes import RECIPES
-from lgm.training.procedural_sketch import Sketch
+from lgm.training.procedural import shapes
+from lgm.training.procedural.kinds import RECIPES
+from lgm.training.procedural.objects import (
+    build,
+    draw_parameters,
+    procedural_objects,
+    random_lights,
+)
+from lgm.training.procedural.sketch import Sketch
 from lgm.training.rasterize import rasterize
 
 SEEDS = [0, 1, 2, 7, 1 << 40]

@@ -284,7 +284,7 @@ interpreter._patch_lang_tensor = patch_for_numpy_2
 
 import torch
 from lgm.cameras import focal_length, orbit_poses, world_to_camera
-from lgm.training import rasterize_numba, rasterize_triton
+from lgm.mesh import zbuffer_numba, zbuffer_triton
 
 torch.manual_seed(0)
 corners = torch.rand(50, 1, 3) * 1.6 - 0.8 + torch.randn(50, 3, 3) * torch.rand(50, 1, 1) * 0.4
@@ -295,7 +295,7 @@ objects = torch.arange(50) // 30
 near = orbit_poses([30, 250], -40, radius=0.6)
 w2c = world_to_camera(torch.stack([orbit_poses([0, 100], 20), near]))
 arguments = corners, objects, w2c[:, :, :3].contiguous(), focal_length(36), 36
-cpu, gpu = rasterize_numba.visibility(*arguments), rasterize_triton.visibility(*arguments)
+cpu, gpu = zbuffer_numba.visibility(*arguments), zbuffer_triton.visibility(*arguments)
 drawn = cpu != torch.iinfo(torch.int64).max
 assert 0.1 < drawn.float().mean() < 0.9 and len((cpu[drawn] & 0xFFFFFFFF).unique()) > 20
 print("different:", (cpu != gpu).sum().item())

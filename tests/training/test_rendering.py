@@ -8,10 +8,17 @@ import torch
 import trimesh
 
 from lgm.cameras import FOVY, world_to_camera
-from lgm.training import dataset, rendering
-from lgm.training.cameras_check import check_cameras
-from lgm.training.rendering import Settings, draw_cameras, find_meshes, in_order, render_mesh
-from lgm.training.shards import Shards, decode_picture, elevations
+from lgm.training import dataset
+from lgm.training.renders import rendering
+from lgm.training.renders.cameras_check import check_cameras
+from lgm.training.renders.rendering import (
+    Settings,
+    draw_cameras,
+    find_meshes,
+    in_order,
+    render_mesh,
+)
+from lgm.training.renders.shards import Shards, decode_picture, elevations
 
 pytest.importorskip("numba")
 pytestmark = pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # of nan.obj

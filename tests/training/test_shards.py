@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from lgm.cameras import orbit_poses
-from lgm.training import shards
-from lgm.training.shards import INDEX, Shards, ShardWriter, encode_picture
+from lgm.training.renders import shard_writer, shards
+from lgm.training.renders.shard_writer import ShardWriter
+from lgm.training.renders.shards import INDEX, Shards, encode_picture
 
 SIZE = 16
 
@@ -172,7 +173,7 @@ def whole_shard(folder):
 
 
 def test_a_full_disk_tears_nothing(folder, tmp_path, monkeypatch):
-    real, room = shards._write_all, [40_000]
+    real, room = shard_writer._write_all, [40_000]
 
     def write_some(file, data):
         if len(data) > room[0]:
@@ -181,10 +182,10 @@ def test_a_full_disk_tears_nothing(folder, tmp_path, monkeypatch):
         room[0] -= len(data)
         real(file, data)
 
-    monkeypatch.setattr(shards, "_write_all", write_some)
+    monkeypatch.setattr(shard_writer, "_write_all", write_some)
     with pytest.raises(OSError, match="No space"):
         write(tmp_path, NAMES, objects_per_shard=100)
-    names = {s.name for s in shards._scan((tmp_path / "shard-000000.partial").open("rb"), 0,
+    names = {s.name for s in shard_writer._scan((tmp_path / "shard-000000.partial").open("rb"), 0,
                                           {}, lambda _: None)}  # fmt: skip
     assert names and names < set(NAMES)
     monkeypatch.undo()

@@ -12,9 +12,9 @@ from PIL import Image
 from lgm.cameras import orbit_poses
 from lgm.training import dataset
 from lgm.training.evaluation_set import render_pictures
-from lgm.training.procedural import procedural_objects
-from lgm.training.shards import Shards, decode_picture
-from lgm.training.sources import find_renders, read_render
+from lgm.training.procedural.objects import procedural_objects
+from lgm.training.renders.shards import Shards, decode_picture
+from lgm.training.renders.sources import find_renders, read_render
 
 pytest.importorskip("numba")
 

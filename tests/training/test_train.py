@@ -12,13 +12,18 @@ import torch
 
 from lgm import LGM, PRESETS, Preset, load_model
 from lgm.cameras import focal_length, input_poses, world_to_camera
+from lgm.network.weights import save_model
 from lgm.training import train
-from lgm.training.data import BatchMaker, Numbers, Share, draw_cameras, merge
-from lgm.training.procedural import procedural_objects
+from lgm.training.batches.batch import Numbers, Share
+from lgm.training.batches.drawn import BatchMaker, draw_cameras, merge
+from lgm.training.learning.network import for_training
+from lgm.training.learning.record import check_same, describe
+from lgm.training.learning.run import Run
+from lgm.training.learning.start import copy_fitting
+from lgm.training.learning.step import MAX_FAILURES, loss_terms, train_step
+from lgm.training.procedural.objects import procedural_objects
 from lgm.training.recipe import OPTIMIZERS, RECIPES, Recipe, beta1, changed, learning_rate, stage_of
-from lgm.training.run import Run, check_same, describe, for_training
-from lgm.training.train import MAX_FAILURES, copy_fitting, loss_terms, save, train_step
-from lgm.weights import save_model
+from lgm.training.train import save
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")

@@ -10,13 +10,21 @@ import pytest
 import torch
 
 from lgm.cameras import input_poses, orbit_poses
-from lgm.model import IMAGENET_MEAN, IMAGENET_STD, seen_pictures
+from lgm.network.inputs import IMAGENET_MEAN, IMAGENET_STD, seen_pictures
+from lgm.training.batches.rendered import (
+    ShardBatches,
+    choose_views,
+    facing,
+    make_item,
+    read_views,
+    split,
+)
 from lgm.training.evaluation_set import render_pictures
-from lgm.training.procedural import procedural_objects
+from lgm.training.procedural.objects import procedural_objects
 from lgm.training.recipe import RECIPES
-from lgm.training.shards import Shards, ShardWriter
+from lgm.training.renders.shard_writer import ShardWriter
+from lgm.training.renders.shards import Shards
 from lgm.training.train import main
-from lgm.training.views import ShardBatches, choose_views, facing, make_item, read_views, split
 
 CPU = torch.device("cpu")
 RING, ALL = 6, 10

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lgm.fit import STEPS
+from lgm.network.fit import STEPS
 
 from .multiview import EDITED, IMAGE, OTHERS, SIDES, TEXT
 from .parts import (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 
-from lgm.fit import STEPS
 from lgm.multiview.folders import native_files
+from lgm.network.fit import STEPS
 from lgm.pipeline import NEGATIVE_PROMPT
 
 # Pixels a node needs once it has run, as HTML: a line of text below its inputs, a picture of what

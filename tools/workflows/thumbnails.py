@@ -15,13 +15,13 @@ from PIL import Image, ImageChops, ImageDraw, ImageFont, ImageOps
 
 from lgm.cameras import orbit_poses
 from lgm.io import read_ply
-from lgm.io.gltf import parse
+from lgm.io.glb import parse
 from lgm.mesh import Mesh
 from lgm.mesh.draw import draw_mesh
 from lgm.mesh.texture import normals_of
-from lgm.pipeline import example_objects, view_files
-from lgm.turntable import draw
-from lgm.video import to_bytes_image
+from lgm.pictures.encode import to_bytes_image
+from lgm.pictures.views import example_objects, view_files
+from lgm.render.turntable import draw
 
 Outputs = Callable[[str], list[bytes]]  # key of a node -> the files it has made
 

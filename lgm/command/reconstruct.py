@@ -1,0 +1,100 @@
+"""`lgm reconstruct` and `lgm demo`: four views to a splat."""
+
+from __future__ import annotations
+
+import argparse
+
+from .options import SPLAT_SUFFIXES, load, pick_device, progress, report, require_suffix
+
+DEMO_OBJECT = "spot"
+
+
+def run_demo(options: argparse.Namespace) -> None:
+    from ..pictures.views import example_objects
+    from .outputs import check_writable, staged_folder
+    from .results import Stages, demo
+
+    objects = example_objects()
+    name = options.object or (DEMO_OBJECT if DEMO_OBJECT in objects else next(iter(objects), None))
+    if name not in objects:
+        raise ValueError(
+            f"There is no example object {name!r}: choose among {', '.join(objects) or 'none'}."
+        )
+    check_writable(options.out, folder=True)
+    device = pick_device(options.device)
+    stages = Stages()
+    with stages.stage("load the model"):
+        model = load(options, device)
+    with staged_folder(options.out) as folder:
+        demo(model, objects[name], folder, stages, lambda it: progress(it, options, "frames"))
+    if not options.quiet:
+        print(stages.table())
+        print(f"Open {options.out / 'index.html'}")
+
+
+def run_reconstruct(options: argparse.Namespace) -> int:
+    if options.folder is not None:
+        if options.views:
+            options.parser.error("give four views or --folder, not both")
+        return reconstruct_folder(options)
+    if len(options.views) != 4:
+        options.parser.error(
+            f"needs four views, at azimuth 0, 90, 180 and 270, got {len(options.views)}"
+        )
+    require_suffix(options, SPLAT_SUFFIXES)
+    from .. import io
+    from ..pipeline import reconstruct_files
+    from .outputs import check_writable
+
+    check_writable(options.out)
+    model = load(options, pick_device(options.device))
+    gaussians = reconstruct_files(
+        model, options.views, options.elevation, options.matte, options.fit, options.rounds
+    )
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    io.write_splat_file(options.out, gaussians)
+    if not options.quiet:
+        kept = gaussians.visible().count
+        print(f"{options.out}: {kept:,} Gaussians, the visible ones of {gaussians.count:,}")
+    return 0
+
+
+def reconstruct_folder(options: argparse.Namespace) -> int:
+    """One .ply per subfolder; a bad one is reported and the others are done all the same."""
+    from .. import io
+    from ..pictures.views import VIEW_FILES, view_files
+    from ..pipeline import reconstruct_files
+    from .outputs import check_writable
+
+    if not options.folder.is_dir():
+        raise ValueError(f"--folder needs a folder of folders, and {options.folder} is none.")
+    folders = sorted(
+        folder
+        for folder in options.folder.iterdir()
+        if folder.is_dir() and any((folder / name).exists() for name in VIEW_FILES)
+    )
+    if not folders:
+        raise ValueError(
+            f"{options.folder} needs subfolders with {', '.join(VIEW_FILES)}, and has none."
+        )
+    check_writable(options.out, folder=True)
+    model = load(options, pick_device(options.device))
+    options.out.mkdir(parents=True, exist_ok=True)
+    failed = 0
+    for folder in progress(folders, options, "objects"):
+        try:
+            gaussians = reconstruct_files(
+                model,
+                view_files(folder),
+                options.elevation,
+                options.matte,
+                options.fit,
+                options.rounds,
+            )
+            io.write_splat_file(options.out / f"{folder.name}.ply", gaussians)
+        except (ValueError, RuntimeError, OSError) as error:
+            report(error)
+            failed += 1
+    if not options.quiet:
+        print(f"{options.out}: {len(folders) - failed} of {len(folders)} objects")
+    return 1 if failed else 0

@@ -1,0 +1,1 @@
+"""What this computer can do: optional packages, compiled kernels, constants, interruption."""

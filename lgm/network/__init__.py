@@ -1,0 +1,1 @@
+"""LGM: four views to Gaussians."""

@@ -1,0 +1,33 @@
+"""The four views of an object as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+VIEW_CAPTIONS = ("0°, front", "90°, its own left", "180°, back", "270°, its own right")
+VIEW_FILES = ("0.png", "90.png", "180.png", "270.png")
+
+
+def view_files(folder: Path) -> list[Path]:
+    """The four pictures of an object's folder, by azimuth.
+
+    Raises:
+        ValueError: some are missing.
+    """
+    missing = [name for name in VIEW_FILES if not (folder / name).is_file()]
+    if missing:
+        raise ValueError(f"{folder} needs {', '.join(VIEW_FILES)}; missing: {', '.join(missing)}.")
+    return [folder / name for name in VIEW_FILES]
+
+
+def example_objects() -> dict[str, Path]:
+    """Folders with four views of a real object: name -> folder.
+
+    A checkout holds them in example_workflows/inputs, an installed package inside itself.
+    """
+    here = Path(__file__).resolve().parents[1]
+    for root in (here / "assets" / "inputs", here.parent / "example_workflows" / "inputs"):
+        folders = sorted(path.parent for path in root.glob(f"*/{VIEW_FILES[0]}"))
+        if folders:
+            return {folder.name: folder for folder in folders}
+    return {}

@@ -1,0 +1,1 @@
+"""Which Gaussians of a splat to keep, and how large it is."""

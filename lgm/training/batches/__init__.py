@@ -1,0 +1,1 @@
+"""Training batches: drawn from meshes, or read from rendered views; augmentations."""

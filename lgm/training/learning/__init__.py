@@ -1,0 +1,1 @@
+"""One training run: network, losses, optimizer, steps, checkpoints."""

@@ -1,0 +1,1 @@
+"""Mesh packs: reading 3D models, simplifying them, writing them into one file."""

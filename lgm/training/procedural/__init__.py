@@ -1,0 +1,1 @@
+"""Objects made by chance: shapes, kinds of things, materials."""

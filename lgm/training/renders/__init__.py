@@ -1,0 +1,1 @@
+"""Rendered views on disk: shards, and other programs' folders."""

@@ -1,0 +1,1 @@
+"""Conversions between ComfyUI's types and the library's."""
