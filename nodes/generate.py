@@ -13,17 +13,11 @@ import torch.nn.functional as F
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..lgm.multiview.folders import (
-    IMAGE,
-    RELEASES,
-    TEXT,
-    available_folders,
-    find_folder,
-    reads_pictures,
-)
 from ..lgm.pictures.encode import contact_sheet
 from ..lgm.pictures.matte import check_matte, kept_backgrounds, object_picture, views_on_white
 from ..lgm.pipeline import NEGATIVE_PROMPT
+from ..lgm.releases.catalog import IMAGE, RELEASES, TEXT
+from ..lgm.releases.places import available_folders, find_folder, reads_pictures
 from .border import host
 from .border.models import DOWNLOAD, SAY, fetch
 from .border.pictures import (

@@ -12,11 +12,12 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-from ..lgm.multiview.folders import own_folder
 from ..lgm.network.model import LGM
 from ..lgm.network.presets import PRESETS, ROUNDS
 from ..lgm.network.unet import ResBlock
-from ..lgm.network.weights import FIXED_NAME, HUB_REPOSITORY, find_model, load_model
+from ..lgm.network.weights import load_model
+from ..lgm.releases.catalog import FIXED_NAME, HUB_REPOSITORY
+from ..lgm.releases.places import find_model, own_folder
 from .border import host
 from .border.models import DOWNLOAD, DTYPES, SAY, dtype_name, fetch
 from .border.splats import LGMModel

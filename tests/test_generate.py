@@ -16,16 +16,16 @@ from PIL import Image
 import lgm
 from lgm.command import generate, options, results
 from lgm.command import main as cli
-from lgm.multiview import folders
 from lgm.pictures import encode, matte
 from lgm.pictures.load import load_image
 from lgm.pictures.matte import object_picture
+from lgm.releases import catalog, places
 
 from . import test_download
 from .multiview.conftest import released_folders  # noqa: F401  (a fixture)
 from .test_download import hub  # noqa: F401  (a fixture)
 
-NAMES = {kind: release.folder for kind, release in folders.RELEASES.items()}
+NAMES = {kind: release.folder for kind, release in catalog.RELEASES.items()}
 FILES = {"splat.ply", "mesh.glb", "views.png", "novel.png", "turntable.mp4", "index.html"}
 RED = torch.tensor([1.0, 0, 0])[:, None, None]
 
@@ -476,18 +476,18 @@ def test_folders_are_found_wherever_they_may_be(monkeypatch, tmp_path, models):
     }
     monkeypatch.setenv("LGM_MODELS_DIR", str(tmp_path / "env"))
     for place, extra in places.items():
-        assert folders.available_folders(extra) == {}
+        assert places.available_folders(extra) == {}
         shutil.copytree(whole, place)
-        assert folders.find_folder("mvdream", extra) == place
-        assert folders.available_folders(extra) == {NAMES["mvdream"]: place}
+        assert places.find_folder("mvdream", extra) == place
+        assert places.available_folders(extra) == {NAMES["mvdream"]: place}
         shutil.rmtree(place)
 
 
 def test_a_missing_model_belongs_into_the_first_place(tmp_path):
     given = tmp_path / "models" / "diffusers"
-    assert folders.search_places([given])[0] == given
+    assert places.search_places([given])[0] == given
     with pytest.raises(ValueError, match="MVDream is not here") as caught:
-        folders.find_folder("mvdream", [given])
+        places.find_folder("mvdream", [given])
     assert f"into {given} or" in str(caught.value) and "(2.6 GB)" in str(caught.value)
 
 
@@ -495,10 +495,10 @@ def test_a_renamed_folder_is_told_from_other_models(tmp_path, models):
     mine = shutil.copytree(models / NAMES["imagedream"], tmp_path / "mine")
     other = shutil.copytree(models / NAMES["mvdream"], tmp_path / "sd")
     (other / "unet" / "config.json").write_text('{"_class_name": "UNet2DConditionModel"}')
-    assert folders.available_folders([tmp_path]) == {"mine": mine}
-    assert folders.find_folder("mine", [tmp_path]) == mine and folders.reads_pictures(mine)
+    assert places.available_folders([tmp_path]) == {"mine": mine}
+    assert places.find_folder("mine", [tmp_path]) == mine and places.reads_pictures(mine)
     with pytest.raises(ValueError, match="UNet2DConditionModel"):
-        folders.find_folder(other)
+        places.find_folder(other)
 
 
 def test_half_a_download_says_how_to_go_on(tmp_path, models):
@@ -506,23 +506,23 @@ def test_half_a_download_says_how_to_go_on(tmp_path, models):
     weights = half / "image_encoder" / "model.safetensors"
     weights.rename(weights.with_name("model.safetensors.part"))
     with pytest.raises(ValueError) as caught:
-        folders.find_folder("imagedream", [tmp_path])
+        places.find_folder("imagedream", [tmp_path])
     for word in ("lacks image_encoder/model.safetensors:", "lgm download imagedream", "goes on"):
         assert word in str(caught.value)
-    assert folders.find_folder("imagedream", [tmp_path, models]) == models / NAMES["imagedream"]
+    assert places.find_folder("imagedream", [tmp_path, models]) == models / NAMES["imagedream"]
 
 
 def test_every_file_that_is_fetched_and_needed_is_missed(tmp_path, models):
     whole = shutil.copytree(models / NAMES["imagedream"], tmp_path / "whole")
-    release = folders.RELEASES["imagedream"]
+    release = catalog.RELEASES["imagedream"]
     for name in release.files:
         path = whole / name
         path.rename(path.with_suffix(".away"))
-        needed = path.name not in folders.NOT_NEEDED
-        assert folders.missing_files(whole) == ([name] if needed else []), name
+        needed = path.name not in catalog.NOT_NEEDED
+        assert places.missing_files(whole) == ([name] if needed else []), name
         path.with_suffix(".away").rename(path)
-    assert set(folders.missing_files(tmp_path)) == set(folders.RELEASES["mvdream"].files) - {
-        f"tokenizer/{name}" for name in folders.NOT_NEEDED
+    assert set(places.missing_files(tmp_path)) == set(catalog.RELEASES["mvdream"].files) - {
+        f"tokenizer/{name}" for name in catalog.NOT_NEEDED
     }
 
 
@@ -538,8 +538,8 @@ def test_doctor_shows_what_is_here_and_what_is_not(capsys, tmp_path, models):
 
 
 def test_every_command_finds_the_lgm_that_was_downloaded():
-    file = folders.own_folder() / "model_fp16_fixrot.safetensors"
+    file = places.own_folder() / "model_fp16_fixrot.safetensors"
     file.parent.mkdir(parents=True)
     file.write_bytes(b"")
-    places = options.model_places(SimpleNamespace(models_dir=None))
-    assert lgm.network.weights.find_model("lgm_fixrot_fp16", places) == file
+    found = options.model_places(SimpleNamespace(models_dir=None))
+    assert places.find_model("lgm_fixrot_fp16", found) == file

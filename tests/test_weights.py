@@ -8,7 +8,8 @@ from safetensors.torch import save_file
 
 import lgm
 from lgm import LGM, PRESETS
-from lgm.network.weights import LEGACY_NAME, find_model, load_model, save_model
+from lgm.network.weights import LEGACY_NAME, load_model, save_model
+from lgm.releases.places import find_model
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +174,6 @@ def test_official_layout_loads_without_memory_for_two(tmp_path):
 def test_metadata_is_json(tmp_path, state):
     model = LGM(PRESETS["demo"])
     save_model(model, tmp_path / "a.safetensors", torch.float16, {"steps": 3, "recipe": {"a": 1}})
-    from lgm.network.weights import read_metadata
+    from lgm.io.safetensors import read_metadata
 
     assert json.loads(read_metadata(tmp_path / "a.safetensors")["recipe"]) == {"a": 1}

@@ -11,20 +11,22 @@ from pathlib import Path
 import torch
 
 from .. import __version__, render
-from ..multiview.folders import (
-    RELEASES,
+from ..releases.catalog import HUB_REPOSITORY, RELEASED, RELEASES
+from ..releases.places import (
     available_folders,
+    available_models,
     find_folder,
+    model_folders,
     own_folder,
     reads_pictures,
     search_places,
 )
-from ..network.weights import HUB_REPOSITORY, RELEASED, available_models, model_folders
 
 OPTIONAL = {  # import name -> distribution, what it is for
     "numba": ("numba", "fast rendering on the CPU"),
     "gsplat": ("gsplat", "fast rendering on NVIDIA GPUs"),
     "triton": ("triton", "fused kernels on NVIDIA GPUs"),
+    "huggingface_hub": ("huggingface_hub", "downloading released models"),
     "diffusers": ("diffusers", "text or one picture to four views"),
     "transformers": ("transformers", "text or one picture to four views"),
     "rembg": ("rembg", "background removal"),

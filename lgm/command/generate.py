@@ -17,8 +17,8 @@ def run_generate(options: argparse.Namespace) -> None:
         options.parser.error("give --image FILE or --prompt TEXT")
     if options.mask and not options.image:
         options.parser.error("--mask says what is object in --image FILE: give that, too")
-    from ..network.weights import find_model
     from ..pictures.matte import check_matte
+    from ..releases.places import find_model
     from .outputs import check_writable, staged_folder
     from .results import Stages, write_results
 
@@ -55,7 +55,8 @@ def multiview_folder(options: argparse.Namespace) -> Path:
     Raises:
         ValueError: it is not here, or is of the other kind.
     """
-    from ..multiview.folders import IMAGE, TEXT, find_folder, reads_pictures
+    from ..releases.catalog import IMAGE, TEXT
+    from ..releases.places import find_folder, reads_pictures
 
     default = TEXT if options.image is None else IMAGE
     folder = find_folder(options.multiview or default, model_places(options))
@@ -147,7 +148,7 @@ def step_bar(options: argparse.Namespace):
 
 
 def run_download(options: argparse.Namespace) -> None:
-    from ..download import download, download_native
+    from ..releases.download import download, download_native
 
     bar = progress(None, options, "B", 1, unit_scale=True, unit_divisor=1000)
 

@@ -78,7 +78,7 @@ def load(options: argparse.Namespace, device: str):
 
 def model_places(options: argparse.Namespace) -> list[Path]:
     """Where models are looked for first: the user's folder and that of `lgm download`."""
-    from ..multiview.folders import own_folder
+    from ..releases.places import own_folder
 
     return [*([options.models_dir] if options.models_dir else []), own_folder()]
 

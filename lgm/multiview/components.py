@@ -11,9 +11,9 @@ from diffusers import DiffusionPipeline
 from diffusers.schedulers import SchedulerMixin
 from torch import nn
 
+from ..io.safetensors import open_safetensors, read_config, read_json
 from .resampler import IMAGE_FEATURES
 from .unet import UNet
-from .weights import open_safetensors, read_config, read_json
 
 CONFIGS = {
     "unet": "config.json",

@@ -10,14 +10,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
 
-from ..network.weights import check_layout, refuse_pickle
+from ..io.safetensors import CONFIG, check_layout, open_safetensors, read_config
 from .unet import UNet
 
-CONFIG = "config.json"
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors")
-CLASS_NAMES = ("MultiViewUNetModel", "MultiViewUNet")  # the release's, and ours
 CHECKPOINT_PREFIX = "model.diffusion_model."  # of the U-Net inside a whole checkpoint
 HEAD_CHANNELS = 64  # of both releases; shapes don't tell it
 
@@ -67,37 +64,6 @@ def load_unet(
     return model.requires_grad_(False).eval()
 
 
-def read_config(folder: Path) -> dict[str, object]:
-    """The U-Net's settings in a component folder, without diffusers' own entries.
-
-    Raises:
-        ValueError: no such file, not JSON, or the settings of another class.
-    """
-    path = folder / CONFIG
-    config = read_json(path)
-    found = config.get("_class_name", CLASS_NAMES[0])
-    if found not in CLASS_NAMES:
-        raise ValueError(
-            f"{path} must describe a {CLASS_NAMES[0]} but describes a {found}: give the unet "
-            "folder of MVDream or ImageDream."
-        )
-    return {key: value for key, value in config.items() if not key.startswith("_")}
-
-
-def read_json(path: Path) -> dict[str, object]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(
-            f"{path} can't be read ({error.strerror or error}): download the folder again."
-        ) from error
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}): download it again.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a JSON object: download it again.")
-    return content
-
-
 def weights_file(path: Path) -> Path:
     """The weights in a component folder, or the file itself."""
     if path.is_file():
@@ -108,26 +74,6 @@ def weights_file(path: Path) -> Path:
     if path.is_dir():
         raise ValueError(f"{path} needs {WEIGHTS[0]}, which is missing: download it into there.")
     raise ValueError(f"{path} does not exist: give a multi-view U-Net's folder or file.")
-
-
-def open_safetensors(path: Path):
-    """The file, mapped to memory. Opening already finds a file that is cut short.
-
-    Raises:
-        ValueError: a pickle, damaged, incomplete, or not readable.
-    """
-    try:
-        refuse_pickle(path)
-        return safe_open(path, framework="pt", device="cpu")
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path} is not a complete safetensors file ({error}): download it again and compare "
-            "its size."
-        ) from error
-    except OSError as error:
-        raise ValueError(
-            f"{path} can't be read ({error.strerror or error}): check the file and its rights."
-        ) from error
 
 
 def tensor_names(opened) -> dict[str, str]:

@@ -1,92 +1,27 @@
-"""Finding weights, and loading them strictly: safetensors only, memory-mapped, no weight
-initialized twice.
-"""
+"""Loading weights strictly: safetensors only, memory-mapped, no weight initialized twice."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 
+from ..io.safetensors import check_layout, refuse_pickle, sha256
+from ..releases.catalog import FIXED_NAME
+from ..releases.places import find_model
 from .model import LGM
 from .presets import PRESETS, preset_of
 
 log = logging.getLogger(__name__)
 
-BUNDLED = Path(__file__).parents[1] / "models"
-HUB_REPOSITORY = "ashawkey/LGM"
-RELEASED = {  # short name -> file name in HUB_REPOSITORY
-    "lgm_fixrot_fp16": "model_fp16_fixrot.safetensors",
-    "lgm_fixrot": "model_fixrot.safetensors",
-    "lgm_legacy_fp16": "model_fp16.safetensors",
-}
 LEGACY_NAME = "model_fp16.safetensors"
 LEGACY_BYTES = 830_126_160  # the fixed fp16 file has the same size, so the hash decides
 LEGACY_SHA256 = "5a7ab3128a73dce6d2927d5c7c7ec79a7f7ca885fec960db86d991f272fe2e9d"
-FIXED_NAME = RELEASED["lgm_fixrot_fp16"]
-PICKLE_SIGNATURES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-
-
-def model_folders(extra: Iterable[str | os.PathLike] = ()) -> list[Path]:
-    """Where model files are looked for, in order: `extra`, LGM_MODELS_DIR, the bundled folder,
-    ComfyUI's models/lgm.
-    """
-    from_environment = [
-        Path(entry) for entry in os.environ.get("LGM_MODELS_DIR", "").split(os.pathsep) if entry
-    ]
-    pack = Path(__file__).resolve().parents[2]
-    comfyui = [pack.parent.parent / "models" / "lgm"] if pack.parent.name == "custom_nodes" else []
-    return [*map(Path, extra), *from_environment, BUNDLED, *comfyui]
-
-
-def hub_snapshots(repository: str = HUB_REPOSITORY) -> list[Path]:
-    """Folders of a repository in the Hugging Face cache, if one exists."""
-    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
-    cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
-    return sorted((cache / f"models--{repository.replace('/', '--')}" / "snapshots").glob("*"))
-
-
-def available_models(extra: Iterable[str | os.PathLike] = ()) -> dict[str, Path]:
-    """Every LGM file found: name without suffix -> path, the first folder winning; `demo` first."""
-    found: dict[str, Path] = {}
-    for folder in [*model_folders(extra), *hub_snapshots()]:
-        for path in sorted(folder.glob("*.safetensors")):
-            found.setdefault(path.stem, path)
-    return found
-
-
-def find_model(name: str | os.PathLike, folders: Iterable[str | os.PathLike] = ()) -> Path:
-    """The file called `name`: a path, a bundled or released short name, or a file name in a model
-    folder.
-
-    Raises:
-        ValueError: there is no such file; the message says where it was looked for and what to put
-        there.
-    """
-    path = Path(name)
-    if path.is_file():
-        return path
-    file_name = RELEASED.get(str(name), str(name))
-    if not file_name.endswith(".safetensors"):
-        file_name += ".safetensors"
-    searched = [*model_folders(folders), *hub_snapshots()]
-    for folder in searched:
-        if (folder / file_name).is_file():
-            return folder / file_name
-    if path.suffix and path.suffix != ".safetensors":
-        raise ValueError(f"LGM weights must be a .safetensors file that exists, got {path}.")
-    places = ", ".join(str(folder) for folder in model_folders(folders))
-    raise ValueError(
-        f"No LGM weights called {str(name)!r}: put {file_name} (from {HUB_REPOSITORY} on Hugging "
-        "Face) into one of "
-        f"{places}, or give a path."
-    )
 
 
 def load_model(
@@ -155,18 +90,6 @@ def load_model(
     return model
 
 
-def refuse_pickle(path: Path) -> None:
-    """Raise if the file starts like a pickle, which could run code; safetensors can't."""
-    with path.open("rb") as file:
-        head = file.read(4)
-    if head.startswith(PICKLE_SIGNATURES):
-        raise ValueError(
-            f"{path} must be a safetensors file but is a PyTorch pickle, which can run code when "
-            "it is opened: "
-            "get the .safetensors release of these weights."
-        )
-
-
 def _empty_model(path: Path, shapes: dict[str, tuple[int, ...]]) -> LGM:
     """A model on the meta device whose layout is exactly that of `shapes`."""
     try:
@@ -179,28 +102,6 @@ def _empty_model(path: Path, shapes: dict[str, tuple[int, ...]]) -> LGM:
     return model
 
 
-def check_layout(
-    path: Path, model: torch.nn.Module, shapes: Mapping[str, tuple[int, ...]], what: str
-) -> None:
-    """Raise ValueError unless a file with these shapes holds exactly the model's tensors."""
-    expected = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-    problems = (
-        [f"{key} is missing" for key in expected.keys() - shapes.keys()]
-        + [f"{key} is unknown" for key in shapes.keys() - expected.keys()]
-        + [
-            f"{key} is {list(shapes[key])} instead of {list(expected[key])}"
-            for key in expected.keys() & shapes.keys()
-            if shapes[key] != expected[key]
-        ]
-    )
-    if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise ValueError(
-            f"{path} must hold exactly the tensors of {what}, but "
-            f"{'; '.join(sorted(problems)[:3])}{more}."
-        )
-
-
 def is_legacy(path: Path) -> bool:
     """Whether this is the release whose quaternions were normalized over the wrong axis, by name or
     by content.
@@ -210,20 +111,6 @@ def is_legacy(path: Path) -> bool:
     if path.stat().st_size != LEGACY_BYTES or path.name == FIXED_NAME:
         return False
     return sha256(path) == LEGACY_SHA256
-
-
-def sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata block of a safetensors file."""
-    with safe_open(path, framework="pt") as file:
-        return file.metadata() or {}
 
 
 def save_model(model: LGM, path: Path, dtype: torch.dtype, metadata: dict[str, object]) -> None:

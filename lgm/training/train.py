@@ -21,7 +21,7 @@ import torch.distributed as dist
 
 from ..command.options import Parser, number, whole
 from ..command.outputs import check_writable
-from ..network.weights import sha256
+from ..io.safetensors import sha256
 from .batches.drawn import BatchMaker
 from .batches.rendered import ShardBatches
 from .learning.graphs import graph_networks

@@ -20,7 +20,7 @@ BYTES_PER_PIXEL = 3000
 
 def fetch(node: type, name: str, what: str, place: Path) -> Path:
     """Download a release into `place`, shown on the node, until Cancel."""
-    from ...lgm.download import download
+    from ...lgm.releases.download import download
 
     host.say(node, f"downloading {what}, to {place}")
     stages = host.Stages(1)

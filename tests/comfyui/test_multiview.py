@@ -453,7 +453,7 @@ def link_released(model_files: Path, place: Path, kind: str) -> None:
     """A released folder as `write_released` makes it, but for a narrow VAE; what is large is there
     already.
     """
-    from lgm.multiview.folders import RELEASES, native_files
+    from lgm.releases.catalog import RELEASES, native_files
 
     folder = place / RELEASES[kind].folder
     for _, file, directory, name in native_files(kind):

@@ -282,4 +282,4 @@ def test_choices_are_the_releases_and_what_else_is_here(
 
 
 def _download_module(node):
-    return importlib.import_module("..lgm.download", node.__package__)
+    return importlib.import_module("..lgm.releases.download", node.__package__)

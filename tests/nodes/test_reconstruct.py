@@ -15,6 +15,7 @@ import torch
 
 import lgm
 import lgm.network.weights
+from lgm.releases.places import find_model
 
 RELEASED = "model_fp16_fixrot.safetensors"
 
@@ -59,9 +60,9 @@ def downloads(pack, monkeypatch):
         asked.append((name, place))
         on_bytes(1, 2)
         place.mkdir(parents=True)
-        return Path(shutil.copy(lgm.network.weights.find_model("demo"), place / RELEASED))
+        return Path(shutil.copy(find_model("demo"), place / RELEASED))
 
-    monkeypatch.setattr(pack.module("lgm.download"), "download", download)
+    monkeypatch.setattr(pack.module("lgm.releases.download"), "download", download)
     return asked
 
 
@@ -100,7 +101,7 @@ def test_workflows_saved_before_there_were_downloads_run(pack, nothing_here):
 def test_the_released_model_is_found_in_any_cache(pack, nothing_here, tmp_path, place):
     """Hugging Face's, that of `lgm download`, and ComfyUI's models."""
     (tmp_path / place).mkdir(parents=True)
-    shutil.copy(lgm.network.weights.find_model("demo"), tmp_path / place / RELEASED)
+    shutil.copy(find_model("demo"), tmp_path / place / RELEASED)
     assert pack.run("LGM_LoadModel", model=RELEASED)[0].model.preset
 
 
@@ -109,7 +110,7 @@ def test_cancel_ends_the_download(pack, nothing_here, monkeypatch):
         monkeypatch.setattr(management, "cancelled", True)
         on_bytes(1, 2)
 
-    monkeypatch.setattr(pack.module("lgm.download"), "download", download)
+    monkeypatch.setattr(pack.module("lgm.releases.download"), "download", download)
     with pytest.raises(management.InterruptProcessingException):
         pack.run("LGM_LoadModel", model=RELEASED, if_missing="download")
     assert not nothing_here.exists()

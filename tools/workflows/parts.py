@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 
-from lgm.multiview.folders import native_files
 from lgm.network.fit import STEPS
 from lgm.pipeline import NEGATIVE_PROMPT
+from lgm.releases.catalog import native_files
 
 # Pixels a node needs once it has run, as HTML: a line of text below its inputs, a picture of what
 # it is working on, links to what it has saved.

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from ...network.model import LGM
 from ...network.presets import PRESETS
-from ...network.weights import find_model
+from ...releases.places import find_model
 from ..recipe import Recipe
 from .lpips import LPIPS, find_lpips
 from .processes import rank

@@ -1,4 +1,4 @@
-"""Where the released folders of MVDream and ImageDream are looked for, and what must be in them.
+"""Where weights are looked for: LGM's files, and the released folders of MVDream and ImageDream.
 
 Nothing here needs diffusers, so that what is missing can be said before that is.
 """
@@ -7,96 +7,76 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-from ..network.weights import BUNDLED, FIXED_NAME, HUB_REPOSITORY, hub_snapshots, model_folders
-from .weights import read_config
+from ..io.safetensors import read_config
+from .catalog import (
+    COMPONENTS,
+    HUB_REPOSITORY,
+    IMAGE_ENCODER,
+    NOT_NEEDED,
+    ONE_FILE_TOKENIZER,
+    RELEASED,
+    RELEASES,
+)
 
-TEXT, IMAGE = "mvdream", "imagedream"  # short names of the two releases
-LGM = "lgm"  # of LGM's own, which is one file
-COMPONENTS = {  # folder -> files, of which the weights may also be cut into several
-    "scheduler": ("scheduler_config.json",),
-    "text_encoder": ("config.json", "model.safetensors"),
-    "tokenizer": ("merges.txt", "special_tokens_map.json", "tokenizer_config.json", "vocab.json"),
-    "unet": ("config.json", "diffusion_pytorch_model.safetensors"),
-    "vae": ("config.json", "diffusion_pytorch_model.safetensors"),
-}
-IMAGE_ENCODER = {"image_encoder": ("config.json", "model.safetensors")}
-NOT_NEEDED = ("special_tokens_map.json", "tokenizer_config.json")  # tokenizers load without
-ONE_FILE_TOKENIZER = "tokenizer.json"  # what transformers 5 saves instead of the others
+BUNDLED = Path(__file__).parent.parent / "models"
 
 
-@dataclass(frozen=True)
-class Release:
-    """Folders of components on Hugging Face, in diffusers' layout."""
-
-    title: str
-    repository: str
-    components: dict[str, tuple[str, ...]]
-    gigabytes: float
-
-    @property
-    def folder(self) -> str:
-        return self.repository.split("/")[1]
-
-    @property
-    def files(self) -> list[str]:
-        """What the pipeline reads; none of the Python that is there, too."""
-        return [f"{name}/{file}" for name, files in self.components.items() for file in files]
-
-
-RELEASES = {
-    TEXT: Release("MVDream", "ashawkey/mvdream-sd2.1-diffusers", COMPONENTS, 2.6),
-    IMAGE: Release(
-        "ImageDream", "ashawkey/imagedream-ipmv-diffusers", COMPONENTS | IMAGE_ENCODER, 4.0
-    ),
-}
-
-# For ComfyUI's own loaders: release -> component -> folder in ComfyUI's models, and name there.
-# Text encoder and VAE are Stable Diffusion 2.1's, so those of MVDream serve both.
-NATIVE = {
-    TEXT: {
-        "unet": ("diffusion_models", "mvdream.safetensors"),
-        "text_encoder": ("text_encoders", "mvdream_text_encoder.safetensors"),
-        "vae": ("vae", "mvdream_vae.safetensors"),
-    },
-    IMAGE: {
-        "unet": ("diffusion_models", "imagedream.safetensors"),
-        "image_encoder": ("clip_vision", "imagedream_image_encoder.safetensors"),
-    },
-}
-SHARED = ("text_encoder", "vae")
-
-
-class NativeFile(NamedTuple):
-    """A released file, and where ComfyUI looks for it."""
-
-    repository: str
-    file: str  # in the repository
-    directory: str  # in ComfyUI's models
-    name: str  # there
-
-    @property
-    def url(self) -> str:
-        return f"https://huggingface.co/{self.repository}/resolve/main/{self.file}"
-
-
-def native_files(name: str) -> list[NativeFile]:
-    """What ComfyUI's own loaders need for `mvdream`, `imagedream` or `lgm`."""
-    if name == LGM:
-        return [NativeFile(HUB_REPOSITORY, FIXED_NAME, LGM, FIXED_NAME)]
-    sources = {component: name for component in NATIVE[name]}
-    sources |= {component: TEXT for component in SHARED}
-    return [
-        NativeFile(
-            RELEASES[source].repository,
-            f"{component}/{RELEASES[source].components[component][-1]}",  # weights come last
-            *NATIVE[source][component],
-        )
-        for component, source in sources.items()
+def model_folders(extra: Iterable[str | os.PathLike] = ()) -> list[Path]:
+    """Where model files are looked for, in order: `extra`, LGM_MODELS_DIR, the bundled folder,
+    ComfyUI's models/lgm.
+    """
+    from_environment = [
+        Path(entry) for entry in os.environ.get("LGM_MODELS_DIR", "").split(os.pathsep) if entry
     ]
+    pack = Path(__file__).resolve().parents[2]
+    comfyui = [pack.parent.parent / "models" / "lgm"] if pack.parent.name == "custom_nodes" else []
+    return [*map(Path, extra), *from_environment, BUNDLED, *comfyui]
+
+
+def hub_snapshots(repository: str = HUB_REPOSITORY) -> list[Path]:
+    """Folders of a repository in the Hugging Face cache, if one exists."""
+    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
+    cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
+    return sorted((cache / f"models--{repository.replace('/', '--')}" / "snapshots").glob("*"))
+
+
+def available_models(extra: Iterable[str | os.PathLike] = ()) -> dict[str, Path]:
+    """Every LGM file found: name without suffix -> path, the first folder winning; `demo` first."""
+    found: dict[str, Path] = {}
+    for folder in [*model_folders(extra), *hub_snapshots()]:
+        for path in sorted(folder.glob("*.safetensors")):
+            found.setdefault(path.stem, path)
+    return found
+
+
+def find_model(name: str | os.PathLike, folders: Iterable[str | os.PathLike] = ()) -> Path:
+    """The file called `name`: a path, a bundled or released short name, or a file name in a model
+    folder.
+
+    Raises:
+        ValueError: there is no such file; the message says where it was looked for and what to put
+        there.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    file_name = RELEASED.get(str(name), str(name))
+    if not file_name.endswith(".safetensors"):
+        file_name += ".safetensors"
+    searched = [*model_folders(folders), *hub_snapshots()]
+    for folder in searched:
+        if (folder / file_name).is_file():
+            return folder / file_name
+    if path.suffix and path.suffix != ".safetensors":
+        raise ValueError(f"LGM weights must be a .safetensors file that exists, got {path}.")
+    places = ", ".join(str(folder) for folder in model_folders(folders))
+    raise ValueError(
+        f"No LGM weights called {str(name)!r}: put {file_name} (from {HUB_REPOSITORY} on Hugging "
+        "Face) into one of "
+        f"{places}, or give a path."
+    )
 
 
 def own_folder() -> Path:
