@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -121,15 +121,16 @@ def test_every_command_is_listed(capsys):
 
 
 def test_the_lines_of_python_run(tmp_path, monkeypatch):
-    """On the included model, at 64 px and without correction rounds."""
+    """On the included model, at 64 px and without correction rounds, with a coarse mesh."""
     folder = ROOT / "example_workflows" / "inputs" / "spot"
     files = [folder / f"{azimuth}.png" for azimuth in (0, 90, 180, 270)]
     pixels = np.stack([np.asarray(Image.open(file).convert("RGBA")) for file in files])
     views = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
-    reconstruct = lgm.LGM.reconstruct
+    reconstruct, extract = lgm.LGM.reconstruct, lgm.mesh.extract
     monkeypatch.setattr(
         lgm.LGM, "reconstruct", lambda model, views: reconstruct(model, views, size=64, rounds=0)
     )
+    monkeypatch.setattr(lgm.mesh, "extract", partial(extract, resolution=48, views=6))
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"(?ms)^```python\n(.*?)^```", README)
     assert len(blocks) == 1 and blocks[0] in (ROOT / "docs" / "python.md").read_text("utf-8")
