@@ -30,6 +30,14 @@ web:
 	node tools/web/build.mjs build/web web/vendor
 	node --test tests/web/*.test.mjs
 
+# The documentation as a static site, in build/site. Reads the sources only: torch isn't needed.
+DOCS := build/docs-env
+.PHONY: docs
+docs:
+	@test -x $(DOCS)/bin/pip || $(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/pip install -q -c constraints.txt -e ".[docs]"
+	$(DOCS)/bin/mkdocs build --strict
+
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .

@@ -468,14 +468,14 @@ def test_a_view_that_is_all_background_is_a_sentence(on_gray, monkeypatch):
 def test_folders_are_found_wherever_they_may_be(monkeypatch, tmp_path, models):
     whole = models / NAMES["mvdream"]
     snapshot = tmp_path / "hf" / "hub" / f"models--ashawkey--{NAMES['mvdream']}" / "snapshots" / "1"
-    places = {
+    found = {
         tmp_path / "given" / NAMES["mvdream"]: [tmp_path / "given"],
         tmp_path / "env" / "diffusers" / NAMES["mvdream"]: [],
         tmp_path / "cache" / "lgm" / NAMES["mvdream"]: [],
         snapshot: [],
     }
     monkeypatch.setenv("LGM_MODELS_DIR", str(tmp_path / "env"))
-    for place, extra in places.items():
+    for place, extra in found.items():
         assert places.available_folders(extra) == {}
         shutil.copytree(whole, place)
         assert places.find_folder("mvdream", extra) == place

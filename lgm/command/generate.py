@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .options import load, model_places, pick_device, progress
 
-DOWNLOADS = ("mvdream", "imagedream", "lgm")  # lgm.download.NAMES, which wait for torch
+DOWNLOADS = ("mvdream", "imagedream", "lgm")  # lgm.releases.download.NAMES, which wait for torch
 
 
 def run_generate(options: argparse.Namespace) -> None:
