@@ -6,6 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import create_autospec
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from PIL import Image
 
 import lgm
 from lgm import cli, pipeline
-from lgm.multiview import folders
+from lgm.multiview import MultiViewPipeline, folders
 from lgm.pipeline import object_picture
 from lgm.preprocess import load_image
 
@@ -61,14 +62,16 @@ def nowhere_else(monkeypatch, tmp_path):
     monkeypatch.setattr(pipeline, "DEMO_MESH", small)
 
 
-class FakeLGM:
-    """A ball, whatever it sees."""
+@pytest.fixture
+def fake_lgm(monkeypatch):
+    """A ball, whatever it sees; refuses what `LGM` doesn't take. `views` and `c2w` are the last it
+    got, `loaded` is `load_model`."""
+    fake = create_autospec(lgm.LGM, instance=True)
+    fake.preset = SimpleNamespace(input_size=32)
 
-    preset = SimpleNamespace(input_size=32)
-
-    def reconstruct(self, views, c2w):
+    def reconstruct(views, c2w):
         assert views.shape == (4, 3, 256, 256) and views.isfinite().all()
-        self.views, self.c2w = views, c2w
+        fake.views, fake.c2w = views, c2w
         generator = torch.Generator().manual_seed(0)
         normals = torch.nn.functional.normalize(torch.randn(1, 300, 3, generator=generator), dim=-1)
         return lgm.Gaussians(
@@ -79,11 +82,9 @@ class FakeLGM:
             colors=0.5 + 0.5 * normals,
         )
 
-
-@pytest.fixture
-def fake_lgm(monkeypatch) -> FakeLGM:
-    fake = FakeLGM()
-    monkeypatch.setattr(lgm, "load_model", lambda *arguments, **options: fake)
+    fake.reconstruct.side_effect = reconstruct
+    fake.loaded = create_autospec(lgm.load_model, return_value=fake)
+    monkeypatch.setattr(lgm, "load_model", fake.loaded)
     return fake
 
 
@@ -214,6 +215,68 @@ def test_a_mask_says_what_is_object(tmp_path, models, fake_lgm, sampled, photo):
     red = ((picture - RED).abs().amax(0) < 0.01).nonzero()
     # The object's box loses its last column, so the red is 10 of 19 columns of the 48 pixels.
     assert red.amin(0).tolist() == [6, 6] and red.amax(0).tolist() == [53, 6 + 48 * 10 // 19 - 1]
+
+
+ASKED = {
+    "negative_prompt": pipeline.NEGATIVE_PROMPT, "num_inference_steps": 30, "guidance_scale": None,
+    "elevation": 0.0, "seed": 42,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "changes"),
+    [
+        ((), {}),
+        (("--negative", "fog"), {"negative_prompt": "fog"}),
+        (("--negative", ""), {"negative_prompt": ""}),
+        (("--steps", 9), {"num_inference_steps": 9}),
+        (("--guidance", 0), {"guidance_scale": 0.0}),
+        (("--guidance", 3.5), {"guidance_scale": 3.5}),
+        (("--elevation", 12), {"elevation": 12.0}),
+        (("--seed", 0), {"seed": 0}),
+    ],
+)
+def test_options_reach_the_multi_view_model(
+    monkeypatch, tmp_path, models, fake_lgm, on_gray, options, changes
+):
+    sample = create_autospec(MultiViewPipeline.__call__)
+    sample.return_value = SimpleNamespace(views=on_gray[None])
+    monkeypatch.setattr(
+        cli, "load_multiview", lambda *_: lambda *given, **told: sample(None, *given, **told)
+    )
+    monkeypatch.setattr(pipeline, "write_results", write := create_autospec(pipeline.write_results))
+    out = ("--out", tmp_path / "out", "--models-dir", models, "--device", "cpu", "--quiet")
+    assert run("generate", "--prompt", "a cup", *out, *options) == 0
+    (_, prompt, picture), told = sample.call_args
+    told.pop("on_step")
+    assert (prompt, picture, told) == ("a cup", None, ASKED | changes)
+    (given, *_), told = write.call_args
+    assert given is fake_lgm and told["elevation"] == (ASKED | changes)["elevation"]
+    assert told["with_mesh"] is True
+
+
+def test_models_are_those_asked_for(monkeypatch, tmp_path, models, fake_lgm, sampled, photo):
+    loaded = []
+
+    def load(folder, device, options):
+        loaded.append((folder, device, options.offload))
+        return load_multiview(folder, device, options)
+
+    load_multiview = cli.load_multiview
+    monkeypatch.setattr(cli, "load_multiview", load)
+    monkeypatch.setattr(pipeline, "write_results", write := create_autospec(pipeline.write_results))
+    other = shutil.copytree(models / NAMES["mvdream"], tmp_path / "mine")
+    common = ("generate", "--out", tmp_path / "out", "--models-dir", models, "--device", "cpu")
+    for options, folder, offload in (
+        (("--prompt", "x"), models / NAMES["mvdream"], False),
+        (("--image", photo, "--offload"), models / NAMES["imagedream"], True),
+        (("--prompt", "x", "--multiview", other), other, False),
+    ):
+        assert run(*common, "--no-mesh", *options) == 0
+        assert loaded[-1] == (folder, "cpu", offload)
+        assert write.call_args.kwargs["with_mesh"] is False
+        assert fake_lgm.loaded.call_args.args == ("demo",)
+        assert fake_lgm.loaded.call_args.kwargs["folders"][0] == models
 
 
 def test_the_seed_decides(tmp_path, models, fake_lgm):
