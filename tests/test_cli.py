@@ -223,6 +223,7 @@ def test_every_failure_says_one_sentence(capsys, monkeypatch, error, words):
     assert_one_line(capsys, *words)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals differ")
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_command_leaves_nothing_behind(tmp_path, splat, kind):
@@ -244,6 +245,7 @@ def test_a_stopped_command_leaves_nothing_behind(tmp_path, splat, kind):
     assert process.returncode == 130 and visible_files(tmp_path) == {splat.name}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_output_that_nobody_takes_is_no_traceback():
     command = shlex.join([sys.executable, "-m", "lgm", "doctor"])
@@ -259,6 +261,7 @@ def test_debug_shows_the_traceback(tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_the_installed_entry_reports_its_status():
     command = [sys.executable, "-m", "lgm", "reconstruct", "one.png", "--out", "x.ply"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

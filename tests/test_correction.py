@@ -12,6 +12,8 @@ from lgm.model import network_inputs
 from lgm.presets import CORRECTION_CHANNELS, POLES, VIEW_COUNT, preset_of
 from lgm.render import render
 
+pytestmark = pytest.mark.slow
+
 SIDE, VIEWS = 32, VIEW_COUNT + POLES
 TANGENT = torch.tan(torch.deg2rad(torch.tensor(cameras.FOVY / 2)))
 # Where the channels lie: 14 raw ones, 7 of the guide, 7 of the view itself, 9 of each view that is

@@ -141,6 +141,7 @@ def test_the_models_own_fit_knows_the_pictures_cameras(demo, with_alpha):
     assert parts == [0, pytest.approx(1 / 3), pytest.approx(2 / 3), 1]
 
 
+@pytest.mark.slow
 def test_the_models_own_fit_brings_its_splat_closer_to_the_views(demo):
     views = load_views(view_files(example_objects()["spot"]), 256)
     splat = demo.reconstruct(views, size=128)

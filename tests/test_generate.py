@@ -117,6 +117,7 @@ def files_in(root: Path) -> set[str]:
 # The command ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_prompt_becomes_all_the_files(capsys, tmp_path, models):
     """With the bundled LGM, so nothing is left out but size."""
     out = tmp_path / "out"

@@ -118,5 +118,5 @@ def small_model(pack):
 
 
 @pytest.fixture(scope="session")
-def splat(pack, model, views):
-    return pack.run("LGM_Reconstruct", model=model, views=views[0])[0]
+def splat(pack, small_model, views):
+    return pack.run("LGM_Reconstruct", model=small_model, views=views[0])[0]

@@ -135,8 +135,11 @@ def assert_same(pack, splat, expected) -> None:
         torch.testing.assert_close(getattr(got, name), getattr(expected, name), atol=1e-4, rtol=0)
 
 
-def test_same_numbers_as_the_library(pack, splat, views):
+@pytest.mark.slow
+def test_same_numbers_as_the_library(pack, model, views):
+    """The bundled model, at its own size."""
     network = lgm.load_model("demo")
+    splat = pack.run("LGM_Reconstruct", model=model, views=views[0])[0]
     assert_same(pack, splat, network.reconstruct(views[0].movedim(-1, 1)).visible(0.005))
 
 
@@ -168,6 +171,7 @@ def test_every_input_is_what_it_is_in_the_library(pack, small_model, views, name
     )
 
 
+@pytest.mark.slow
 def test_the_splat_is_upright_and_in_front(pack, model):
     """The avocado's stone shows in front only: the half of it that faces us must be there."""
     views, _ = pack.run("LGM_ExampleViews", object="flight_helmet")

@@ -44,6 +44,7 @@ def test_white_is_the_floor(data):
     assert scores["iou"] == 0 and scores["psnr"] < 16
 
 
+@pytest.mark.slow
 def test_bundled_weights_beat_every_baseline(data):
     """The promise of the README on the repository's own small set: every object better than its
     visual hull, and their mean by 2 dB."""
