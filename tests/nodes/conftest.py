@@ -109,8 +109,8 @@ def small_model(pack):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = network_of(preset).eval()
-        for last in (network.conv, network.corrector.conv_out):
-            torch.nn.init.normal_(last.weight, std=0.002)
+        for last, std in ((network.conv, 0.02), (network.corrector.conv_out, 2e-4)):
+            torch.nn.init.normal_(last.weight, std=std)
             torch.nn.init.zeros_(last.bias)
     network.fast = False
     cpu = torch.device("cpu")
