@@ -167,7 +167,7 @@ def test_every_input_is_what_it_is_in_the_library(pack, small_model, views, name
     plain = pack.run("LGM_Reconstruct", model=small_model, views=views[0])[0]
     assert (
         found.positions.shape != plain.positions.shape
-        or (found.positions - plain.positions).abs().max() > 1e-3
+        or (found.positions - plain.positions).abs().max() > 3e-4  # thrice the tolerance
     )
 
 
