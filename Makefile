@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test format clean
+.PHONY: setup demo test test-fast format clean
 
 setup:
 	@$(PYTHON) tools/setup.py
@@ -14,6 +14,12 @@ test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n 2
+
+# What takes seconds a test is left out: for every little change. `make test` is for every commit.
+test-fast: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 # Boots the ComfyUI at COMFYUI_DIR on the CPU; playwright drives its page, and is tried for only here.
 .PHONY: test-comfyui

@@ -11,6 +11,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import create_autospec
 
 import av
 import numpy as np
@@ -20,11 +21,15 @@ import torch.nn.functional as F
 from PIL import Image
 
 import lgm
+from lgm import mesh
 from lgm.command import main as cli
-from lgm.command import options, results
+from lgm.command import reconstruct, results
+from lgm.command.options import SPLAT_SUFFIXES
 from lgm.command.outputs import staged_folder
 from lgm.pictures import encode
 from lgm.pictures import views as view_files
+from lgm.releases import download
+from lgm.render import turntable
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -47,26 +52,18 @@ def shell(count=300, seed=0) -> lgm.Gaussians:
     )
 
 
-class FakeModel:
-    """Stands in for the network: remembers what it was given."""
-
-    preset = SimpleNamespace(input_size=32)
-
-    def reconstruct(self, views, c2w=None, rounds=3):
-        assert views.shape[0] == 4 and views.shape[-1] == 32
-        self.views, self.c2w = views, c2w
-        return shell()
-
-    def fit(self, gaussians, views, c2w, steps):
-        assert views is self.views and c2w is self.c2w
-        self.steps = steps
-        return gaussians
-
-
 @pytest.fixture
 def model(monkeypatch):
-    fake = FakeModel()
-    monkeypatch.setattr(lgm, "load_model", lambda *arguments, **options: fake)
+    """Stands in for the network: remembers what it is given, and refuses what `LGM` doesn't take.
+
+    `loaded` is `load_model`.
+    """
+    fake = create_autospec(lgm.LGM, instance=True)
+    fake.preset = SimpleNamespace(input_size=32)
+    fake.reconstruct.return_value = shell()
+    fake.fit.side_effect = lambda gaussians, *_, **__: gaussians
+    fake.loaded = create_autospec(lgm.load_model, return_value=fake)
+    monkeypatch.setattr(lgm, "load_model", fake.loaded)
     return fake
 
 
@@ -234,6 +231,7 @@ def test_every_failure_says_one_sentence(capsys, monkeypatch, error, words):
     assert_one_line(capsys, *words)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals differ")
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_command_leaves_nothing_behind(tmp_path, splat, kind):
@@ -255,6 +253,7 @@ def test_a_stopped_command_leaves_nothing_behind(tmp_path, splat, kind):
     assert process.returncode == 130 and visible_files(tmp_path) == {splat.name}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_output_that_nobody_takes_is_no_traceback():
     command = shlex.join([sys.executable, "-m", "lgm", "doctor"])
@@ -270,6 +269,7 @@ def test_debug_shows_the_traceback(tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_the_installed_entry_reports_its_status():
     command = [sys.executable, "-m", "lgm", "reconstruct", "one.png", "--out", "x.ply"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -288,19 +288,171 @@ def test_delegated_commands_parse_their_own_options(monkeypatch, command):
 # Commands -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("suffix", options.SPLAT_SUFFIXES)
+@pytest.mark.parametrize("suffix", SPLAT_SUFFIXES)
 def test_reconstruct_writes_what_the_model_returned(tmp_path, model, views, suffix):
     out = tmp_path / "deep" / f"cup{suffix}"
     assert lgm_command("reconstruct", *views, "--out", out, "--elevation", "10") == 0
     read = lgm.io.read_splat_file(out)
     assert read.count == 300
     torch.testing.assert_close(read.positions.mean(1), shell().positions.mean(1), atol=1e-2, rtol=0)
-    middle = model.views[:, 0, 16, 16] * 255
-    assert middle.round().tolist() == [0, 60, 120, 180]  # in the order given
-    torch.testing.assert_close(model.c2w, lgm.cameras.input_poses(10.0))
-    assert model.steps == 0
-    assert lgm_command("reconstruct", *views, "--out", out, "--fit", "7") == 0
-    assert model.steps == 7
+    given, c2w = model.reconstruct.call_args.args
+    assert given.shape == (4, 4, 32, 32)
+    assert (given[:, 0, 16, 16] * 255).round().tolist() == [0, 60, 120, 180]  # in the order given
+    torch.testing.assert_close(c2w, lgm.cameras.input_poses(10.0))
+
+
+@pytest.mark.parametrize(
+    ("options", "rounds", "steps", "elevation"),
+    [
+        ([], 3, 0, 0.0),
+        (["--rounds", "0"], 0, 0, 0.0),
+        (["--rounds", "5"], 5, 0, 0.0),
+        (["--fit", "7"], 3, 7, 0.0),
+        (["--elevation", "-20"], 3, 0, -20.0),
+    ],
+)
+@pytest.mark.parametrize("several", [False, True])
+def test_options_of_reconstruct_reach_the_model(
+    tmp_path, model, views, options, rounds, steps, elevation, several
+):
+    """Of four files and of a folder of folders; fitting gets what reconstructing got."""
+    source = ["--folder", views[0].parent.parent] if several else views
+    assert lgm_command("reconstruct", *source, "--out", tmp_path / "o.ply", *options) == 0
+    (given, c2w), told = model.reconstruct.call_args
+    assert told == {"rounds": rounds}
+    torch.testing.assert_close(c2w, lgm.cameras.input_poses(elevation))
+    (gaussians, again, poses), told = model.fit.call_args
+    assert gaussians is model.reconstruct.return_value and again is given and poses is c2w
+    assert told == {"steps": steps}
+
+
+def test_mattes_of_reconstruct_are_the_library_s(tmp_path, model, views):
+    flat = [view.with_suffix(".flat.png") for view in views]
+    for path, new in zip(views, flat, strict=True):
+        picture = Image.open(path)
+        ground = Image.new("RGBA", picture.size, (0, 200, 0, 255))
+        Image.alpha_composite(ground, picture).convert("RGB").save(new)
+    corners = {}
+    for matte in ("auto", "none"):
+        assert lgm_command("reconstruct", *flat, "--out", tmp_path / "o.ply", "--matte", matte) == 0
+        given = model.reconstruct.call_args.args[0]
+        alpha = given[:, 3:] if given.shape[1] == 4 else torch.ones_like(given[:, :1])
+        corners[matte] = (given[:, :3] * alpha + 1 - alpha)[0, :, 0, 0]
+    torch.testing.assert_close(corners["auto"], torch.ones(3), atol=1e-2, rtol=0)
+    torch.testing.assert_close(corners["none"], torch.tensor([0, 200 / 255, 0]), atol=1e-2, rtol=0)
+
+
+MODEL_COMMANDS = {"demo": (), "reconstruct": ("a.png", "b.png", "c.png", "d.png")}
+
+
+@pytest.mark.parametrize("command", MODEL_COMMANDS)
+def test_the_model_is_the_one_asked_for_where_it_was_asked_for(
+    monkeypatch, tmp_path, model, capsys, command
+):
+    class Loaded(ValueError):
+        pass
+
+    model.loaded.side_effect = Loaded("loaded")
+    start = (command, *MODEL_COMMANDS[command], "--out", tmp_path / "o.ply")
+    for options, name, places in (
+        ((), "demo", []),
+        (("--model", "other"), "other", []),
+        (("--models-dir", tmp_path / "m"), "demo", [tmp_path / "m"]),
+    ):
+        assert lgm_command(*start, *options, "--device", "cpu") == 1
+        (found,), told = model.loaded.call_args
+        assert found == name and told["device"] == "cpu"
+        assert told["folders"][: len(places)] == places and len(told["folders"]) == len(places) + 1
+    capsys.readouterr()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    lgm_command(*start)
+    assert model.loaded.call_args.kwargs["device"] == "cuda"
+
+
+def test_demo_shows_the_object_that_is_asked_for(monkeypatch, tmp_path, model):
+    demo = create_autospec(results.demo)
+    monkeypatch.setattr(results, "demo", demo)
+    for name, options in ((reconstruct.DEMO_OBJECT, ()), ("avocado", ("--object", "avocado"))):
+        assert lgm_command("demo", "--out", tmp_path / name, "--quiet", *options) == 0
+        assert demo.call_args.args[:2] == (model, view_files.example_objects()[name])
+
+
+@pytest.mark.parametrize(
+    ("options", "changes"),
+    [
+        ((), {}),
+        (("--frames", "5"), {"frames": 5}),
+        (("--size", "48"), {"size": 48}),
+        (("--elevation", "-30"), {"elevation": -30.0}),
+        *((("--mode", mode), {"mode": mode}) for mode in ("depth", "normal", "alpha")),
+    ],
+)
+def test_options_of_render_are_the_turntables(tmp_path, splat, options, changes):
+    out = tmp_path / "frames"
+    common = ("--size", "24", "--frames", "3")
+    assert lgm_command("render", splat, "--out", out, *common, *options) == 0
+    wanted = {"frames": 3, "size": 24, "elevation": 0.0, "mode": "color"} | changes
+    pictures = list(turntable.turntable(lgm.io.read_splat_file(splat), *wanted.values()))
+    assert [path.read_bytes() for path in sorted(out.iterdir())] == [*map(encode.png, pictures)]
+
+
+MESHED = {"faces": 30_000, "texture_size": 1024, "resolution": 192, "views": 36,
+          "method": "outside"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "changes"),
+    [
+        ((), {}),
+        (("--faces", "500"), {"faces": 500}),
+        (("--texture-size", "256"), {"texture_size": 256}),
+        (("--resolution", "64"), {"resolution": 64}),
+        (("--views", "12"), {"views": 12}),
+        (("--method", "density"), {"method": "density"}),
+    ],
+)
+def test_options_of_mesh_are_those_of_extract(monkeypatch, tmp_path, splat, options, changes):
+    made = create_autospec(mesh.Mesh, instance=True, face_count=1)
+    extract = create_autospec(mesh.extract, return_value=made)
+    monkeypatch.setattr(mesh, "extract", extract)
+    out = tmp_path / "o.glb"
+    for source, target in (((splat,), out), (("--folder", tmp_path), tmp_path / "all")):
+        assert lgm_command("mesh", *source, "--out", target, *options) == 0
+        assert extract.call_args.kwargs == MESHED | changes
+    for frame in ("y-down", "y-up"):
+        assert lgm_command("mesh", splat, "--out", out, "--frame", frame) == 0
+        (gaussians,), _ = extract.call_args
+        expected = lgm.io.read_splat_file(splat, frame=frame).positions
+        assert torch.equal(gaussians.positions, expected)
+
+
+def test_options_of_download_say_what_and_where(monkeypatch, tmp_path, capsys):
+    one = create_autospec(download.download, return_value=tmp_path / "x")
+    native = create_autospec(download.download_native, return_value=[tmp_path / "y"])
+    monkeypatch.setattr(download, "download", one)
+    monkeypatch.setattr(download, "download_native", native)
+    for options, called, place in (
+        ((), one, None),
+        (("--models-dir", tmp_path), one, tmp_path),
+        (("--comfyui", tmp_path / "c"), native, tmp_path / "c"),
+    ):
+        assert lgm_command("download", "imagedream", *options) == 0
+        assert called.call_args.args[:2] == ("imagedream", place)
+        assert "is complete" in capsys.readouterr().out
+    assert one.call_count == 2 and native.call_count == 1
+    assert lgm_command("download", "lgm", "--quiet") == 0
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_quiet_prints_nothing(tmp_path, model, views, splat, capsys, quiet):
+    for arguments in (
+        ("reconstruct", *views, "--out", tmp_path / "o.ply"),
+        ("reconstruct", "--folder", views[0].parent.parent, "--out", tmp_path / "all"),
+    ):
+        assert lgm_command(*arguments, *["--quiet"] * quiet) == 0
+        captured = capsys.readouterr()
+        assert bool(captured.out) != quiet and not captured.err
 
 
 def test_a_bad_subfolder_does_not_stop_the_others(capsys, tmp_path, model, views):

@@ -13,6 +13,8 @@ from lgm.network.inputs import network_inputs
 from lgm.network.presets import CORRECTION_CHANNELS, POLES, VIEW_COUNT, preset_of
 from lgm.render import render
 
+pytestmark = pytest.mark.slow
+
 SIDE, VIEWS = 32, VIEW_COUNT + POLES
 TANGENT = torch.tan(torch.deg2rad(torch.tensor(cameras.FOVY / 2)))
 # Where the channels lie: 14 raw ones, 7 of the guide, 7 of the view itself, 9 of each view that is
@@ -200,18 +202,21 @@ def test_both_networks_learn_from_the_corrected_splat_and_drafts_teach_the_first
     assert parts["corrector"].weight.grad.abs().max() == 0
 
 
-def test_rounds_are_one_look_after_the_other(small):
+@pytest.mark.parametrize("fovy", [cameras.FOVY, 38.0])
+def test_rounds_are_one_look_after_the_other(small, fovy):
+    """With the cameras' own field of view."""
     model, inputs, alphas = small
     pictures, c2w = torch.rand(1, 4, 4, 64, 64), cameras.input_poses()
     with torch.no_grad():
-        inputs, alphas = model.prepare(pictures, c2w, 64)
+        inputs, alphas = model.prepare(pictures, c2w, 64, fovy)
         x, guide = model._guided(inputs, alphas)
         features = model.features(x)
         for rounds in range(3):
-            there = model.reconstruct(pictures, c2w, 64, rounds=rounds)
+            there = model.reconstruct(pictures, c2w, 64, fovy, rounds=rounds)
             here = decode_hull(features, guide)
             torch.testing.assert_close(there.positions, here.positions)
-            features = features + model.corrections(correction_inputs(features, guide, 4))
+            seen = correction_inputs(features, guide, 4, fovy)
+            features = features + model.corrections(seen)
 
 
 def test_the_last_round_alone_learns(small):

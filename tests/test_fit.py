@@ -118,6 +118,30 @@ def test_what_can_not_be_fitted_is_said(demo):
     assert all(torch.equal(untouched[name], value) for name, value in nothing.tensors().items())
 
 
+@pytest.mark.parametrize("with_alpha", [True, False])
+def test_the_models_own_fit_knows_the_pictures_cameras(demo, with_alpha):
+    """It is `fit_to_pictures` with the pictures on white, at the side asked for."""
+    truth, poses, fovy = ball(), orbit_poses([10.0, 100, 190, 280], 20.0), 35.0
+    output = render(truth, poses, 64, fovy)
+    pictures, alphas = output.images.detach().clamp(0, 1)[0], output.alphas.detach()[0]
+    straight = ((pictures - 1 + alphas) / alphas.clamp(min=1e-3)).clamp(0, 1)
+    views = torch.cat([straight, alphas], dim=1) if with_alpha else pictures
+    given = {"c2w": poses, "size": 64, "fovy": fovy, "steps": 3}
+    fitted = demo.fit(wrong(truth), views, **given)
+    seen = straight * alphas + 1 - alphas if with_alpha else pictures
+    known = alphas[None] if with_alpha else None
+    expected = fit_to_pictures(wrong(truth), seen[None], known, poses[None], fovy, 3)
+    for name, value in expected.tensors().items():
+        torch.testing.assert_close(fitted.tensors()[name], value, atol=2e-4, rtol=0)
+    for other in ({"c2w": None}, {"fovy": FOVY}, {"steps": 1}, {"size": 128}):
+        changed = demo.fit(wrong(truth), views, **(given | other))
+        assert (changed.scales - fitted.scales).abs().max() > 1e-3, other
+    parts = []
+    demo.fit(wrong(truth), views, **given, progress=parts.append)
+    assert parts == [0, pytest.approx(1 / 3), pytest.approx(2 / 3), 1]
+
+
+@pytest.mark.slow
 def test_the_models_own_fit_brings_its_splat_closer_to_the_views(demo):
     views = load_views(view_files(example_objects()["spot"]), 256)
     splat = demo.reconstruct(views, size=128)

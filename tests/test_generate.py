@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import create_autospec
 
 import numpy as np
 import pytest
@@ -14,11 +15,14 @@ import torch
 from PIL import Image
 
 import lgm
-from lgm.command import generate, options, results
+from lgm.command import generate, results
 from lgm.command import main as cli
+from lgm.command.options import model_places
+from lgm.multiview import MultiViewPipeline
 from lgm.pictures import encode, matte
 from lgm.pictures.load import load_image
 from lgm.pictures.matte import object_picture
+from lgm.pipeline import NEGATIVE_PROMPT
 from lgm.releases import catalog, places
 
 from . import test_download
@@ -64,14 +68,16 @@ def nowhere_else(monkeypatch, tmp_path):
     monkeypatch.setattr(results, "DEMO_MESH", small)
 
 
-class FakeLGM:
-    """A ball, whatever it sees."""
+@pytest.fixture
+def fake_lgm(monkeypatch):
+    """A ball, whatever it sees; refuses what `LGM` doesn't take. `views` and `c2w` are the last it
+    got, `loaded` is `load_model`."""
+    fake = create_autospec(lgm.LGM, instance=True)
+    fake.preset = SimpleNamespace(input_size=32)
 
-    preset = SimpleNamespace(input_size=32)
-
-    def reconstruct(self, views, c2w):
+    def reconstruct(views, c2w):
         assert views.shape == (4, 3, 256, 256) and views.isfinite().all()
-        self.views, self.c2w = views, c2w
+        fake.views, fake.c2w = views, c2w
         generator = torch.Generator().manual_seed(0)
         normals = torch.nn.functional.normalize(torch.randn(1, 300, 3, generator=generator), dim=-1)
         return lgm.Gaussians(
@@ -82,11 +88,9 @@ class FakeLGM:
             colors=0.5 + 0.5 * normals,
         )
 
-
-@pytest.fixture
-def fake_lgm(monkeypatch) -> FakeLGM:
-    fake = FakeLGM()
-    monkeypatch.setattr(lgm, "load_model", lambda *arguments, **options: fake)
+    fake.reconstruct.side_effect = reconstruct
+    fake.loaded = create_autospec(lgm.load_model, return_value=fake)
+    monkeypatch.setattr(lgm, "load_model", fake.loaded)
     return fake
 
 
@@ -119,6 +123,7 @@ def files_in(root: Path) -> set[str]:
 # The command ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_prompt_becomes_all_the_files(capsys, tmp_path, models):
     """With the bundled LGM, so nothing is left out but size."""
     out = tmp_path / "out"
@@ -217,6 +222,68 @@ def test_a_mask_says_what_is_object(tmp_path, models, fake_lgm, sampled, photo):
     red = ((picture - RED).abs().amax(0) < 0.01).nonzero()
     # The object's box loses its last column, so the red is 10 of 19 columns of the 48 pixels.
     assert red.amin(0).tolist() == [6, 6] and red.amax(0).tolist() == [53, 6 + 48 * 10 // 19 - 1]
+
+
+ASKED = {
+    "negative_prompt": NEGATIVE_PROMPT, "num_inference_steps": 30, "guidance_scale": None,
+    "elevation": 0.0, "seed": 42,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "changes"),
+    [
+        ((), {}),
+        (("--negative", "fog"), {"negative_prompt": "fog"}),
+        (("--negative", ""), {"negative_prompt": ""}),
+        (("--steps", 9), {"num_inference_steps": 9}),
+        (("--guidance", 0), {"guidance_scale": 0.0}),
+        (("--guidance", 3.5), {"guidance_scale": 3.5}),
+        (("--elevation", 12), {"elevation": 12.0}),
+        (("--seed", 0), {"seed": 0}),
+    ],
+)
+def test_options_reach_the_multi_view_model(
+    monkeypatch, tmp_path, models, fake_lgm, on_gray, options, changes
+):
+    sample = create_autospec(MultiViewPipeline.__call__)
+    sample.return_value = SimpleNamespace(views=on_gray[None])
+    monkeypatch.setattr(
+        generate, "load_multiview", lambda *_: lambda *given, **told: sample(None, *given, **told)
+    )
+    monkeypatch.setattr(results, "write_results", write := create_autospec(results.write_results))
+    out = ("--out", tmp_path / "out", "--models-dir", models, "--device", "cpu", "--quiet")
+    assert run("generate", "--prompt", "a cup", *out, *options) == 0
+    (_, prompt, picture), told = sample.call_args
+    told.pop("on_step")
+    assert (prompt, picture, told) == ("a cup", None, ASKED | changes)
+    (given, *_), told = write.call_args
+    assert given is fake_lgm and told["elevation"] == (ASKED | changes)["elevation"]
+    assert told["with_mesh"] is True
+
+
+def test_models_are_those_asked_for(monkeypatch, tmp_path, models, fake_lgm, sampled, photo):
+    loaded = []
+
+    def load(folder, device, options):
+        loaded.append((folder, device, options.offload))
+        return load_multiview(folder, device, options)
+
+    load_multiview = generate.load_multiview
+    monkeypatch.setattr(generate, "load_multiview", load)
+    monkeypatch.setattr(results, "write_results", write := create_autospec(results.write_results))
+    other = shutil.copytree(models / NAMES["mvdream"], tmp_path / "mine")
+    common = ("generate", "--out", tmp_path / "out", "--models-dir", models, "--device", "cpu")
+    for options, folder, offload in (
+        (("--prompt", "x"), models / NAMES["mvdream"], False),
+        (("--image", photo, "--offload"), models / NAMES["imagedream"], True),
+        (("--prompt", "x", "--multiview", other), other, False),
+    ):
+        assert run(*common, "--no-mesh", *options) == 0
+        assert loaded[-1] == (folder, "cpu", offload)
+        assert write.call_args.kwargs["with_mesh"] is False
+        assert fake_lgm.loaded.call_args.args == ("demo",)
+        assert fake_lgm.loaded.call_args.kwargs["folders"][0] == models
 
 
 def test_the_seed_decides(tmp_path, models, fake_lgm):
@@ -541,5 +608,5 @@ def test_every_command_finds_the_lgm_that_was_downloaded():
     file = places.own_folder() / "model_fp16_fixrot.safetensors"
     file.parent.mkdir(parents=True)
     file.write_bytes(b"")
-    found = options.model_places(SimpleNamespace(models_dir=None))
+    found = model_places(SimpleNamespace(models_dir=None))
     assert places.find_model("lgm_fixrot_fp16", found) == file

@@ -165,6 +165,19 @@ def test_given_pictures_decide_where_they_see_well(mesh, gaussians):
     torch.testing.assert_close(colors[back], plain[back], atol=0.02, rtol=0)
 
 
+def test_the_background_of_given_pictures_stays_off_the_mesh(mesh, gaussians):
+    """A mesh is a little wider than what its pictures show: there they show what is behind."""
+    poses = orbit_poses([0.0, 90, 180, 270], 30.0)
+    _, alphas = draw_mesh(replace(mesh, vertex_colors=torch.ones_like(mesh.vertices)), poses, 256)
+    shown = 1 - F.max_pool2d((alphas < 0.5).float(), 5, 1, 2)  # narrower by two pixels
+    green, magenta = (torch.tensor(c).view(3, 1, 1) for c in ([0.0, 1, 0], [1.0, 0, 1]))
+    inputs = texture.Inputs(green * shown + magenta * (1 - shown), poses)
+    blue = replace(gaussians, colors=torch.tensor([0.0, 0, 0.5]).expand_as(gaussians.colors))
+    colors, _ = at_texels(mesh, texture.bake(mesh, blue, SIZE, 12, inputs))
+    assert (colors[:, 1] > 0.5).float().mean() > 0.3  # the pictures are there
+    assert colors[:, 0].max() < 0.1  # and nothing red, which their background alone has
+
+
 def test_gutters_repeat_their_chart():
     known = torch.zeros(40, 40, dtype=torch.bool)
     known[10:20, 5:15] = True

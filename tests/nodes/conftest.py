@@ -99,5 +99,31 @@ def model(pack):
 
 
 @pytest.fixture(scope="session")
-def splat(pack, model, views):
-    return pack.run("LGM_Reconstruct", model=model, views=views[0])[0]
+def small_model(pack):
+    """A network of 32 px maps that draws the visual hull, nearly, with a corrector that changes it:
+    for all that the bundled one's quality is of no matter to."""
+    presets, network_of = pack.module("lgm.network.presets"), pack.module("lgm.network.model").LGM
+    corrector = presets.Preset(
+        down_channels=(32, 32), down_attention=(False, False),
+        up_channels=(32, 32), up_attention=(False, False),
+        splat_size=32, input_size=32, decoding="correction",
+    )  # fmt: skip
+    preset = presets.Preset(
+        down_channels=(32, 32, 32), down_attention=(False, False, True),
+        up_channels=(32, 32), up_attention=(False, False),
+        splat_size=32, input_size=64, decoding="hull", poles=True, corrector=corrector,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = network_of(preset).eval()
+        for last, std in ((network.conv, 0.02), (network.corrector.conv_out, 2e-4)):
+            torch.nn.init.normal_(last.weight, std=std)
+            torch.nn.init.zeros_(last.bias)
+    network.fast = False
+    cpu = torch.device("cpu")
+    return pack.module("nodes.model").patcher_of(network, cpu, cpu)
+
+
+@pytest.fixture(scope="session")
+def splat(pack, small_model, views):
+    return pack.run("LGM_Reconstruct", model=small_model, views=views[0])[0]

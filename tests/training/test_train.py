@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lgm import LGM, PRESETS, Preset, load_model
+from lgm import LGM, PRESETS, load_model
 from lgm.cameras import focal_length, input_poses, world_to_camera
 from lgm.network.weights import save_model
 from lgm.training import train
@@ -25,49 +25,14 @@ from lgm.training.procedural.objects import procedural_objects
 from lgm.training.recipe import OPTIMIZERS, RECIPES, Recipe, beta1, changed, learning_rate, stage_of
 from lgm.training.train import save
 
+from .small import CORRECTED, CPU, SMALL, TINY, batch_of, go, small_run
+
 ROOT = Path(__file__).parents[2]
-CPU = torch.device("cpu")
-TINY = replace(
-    RECIPES["demo"], batch_sizes=(2,), sizes=(64,), stage_ends=(1.0,), distortion_chance=1.0
-)
-
-
-SMALL = Preset(
-    down_channels=(32, 32, 32),
-    down_attention=(False, False, True),
-    up_channels=(32, 32),
-    up_attention=(False, False),
-    splat_size=32,
-    input_size=64,
-    decoding="hull",
-    poles=True,  # as the preset of the recipe that makes the batches
-)
 
 
 @pytest.fixture(scope="module")
 def maker():
     return BatchMaker((), TINY, CPU, seed=7, workers=0)
-
-
-def batch_of(maker: BatchMaker, progress: float = 0.0):
-    return maker.batches(0, 0, progress)[0]
-
-
-def small_run(recipe: Recipe = TINY) -> Run:
-    torch.manual_seed(0)
-    model = LGM(SMALL)
-    torch.nn.init.normal_(model.conv.weight, std=0.02)
-    torch.nn.init.zeros_(model.conv.bias)
-    return Run(for_training(model, CPU), recipe)
-
-
-def go(run: Run, maker: BatchMaker, steps: int, total: int = 4) -> list[float]:
-    losses = []
-    for _ in range(steps):
-        progress = run.step / total
-        batches = maker.batches(run.samples, 0, progress)
-        losses.append(float(train_step(run, batches, progress, None)["loss"]))
-    return losses
 
 
 def test_one_cycle_starts_low_peaks_and_ends_at_nothing():
@@ -252,6 +217,7 @@ def test_shares_of_all_processes_are_a_step():
         assert next(first) == 16
 
 
+@pytest.mark.slow
 def test_a_batch_depends_on_its_number_alone(maker):
     """Not on what was made before it, on how many workers, or on how a step is split."""
     later = maker.batches(4, 0, 0.9)[0]
@@ -268,6 +234,7 @@ def test_a_batch_depends_on_its_number_alone(maker):
     assert not torch.equal(later.images, other.images)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_on_one_batch(maker):
     recipe = replace(TINY, learning_rate=3e-3)
     run, batch = small_run(recipe), batch_of(maker)
@@ -275,6 +242,7 @@ def test_training_lowers_the_loss_on_one_batch(maker):
     assert losses[-1] < 0.9 * losses[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, maker, optimizer):
@@ -299,6 +267,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, maker, optimizer):
     assert all(map(torch.equal, whole.ema, resumed.ema))
 
 
+@pytest.mark.slow
 def test_accumulated_batches_are_one_large_batch(maker):
     large, small = small_run(), small_run(replace(TINY, batch_sizes=(1,), accumulation=2))
     go(large, maker, 1)
@@ -309,6 +278,7 @@ def test_accumulated_batches_are_one_large_batch(maker):
     assert (first - second).norm() < 1e-4 * first.norm()
 
 
+@pytest.mark.slow
 def test_checkpointing_changes_no_gradient(maker):
     batch = batch_of(maker)
     plain, frugal = small_run(), small_run(replace(TINY, checkpointing=True))
@@ -318,6 +288,7 @@ def test_checkpointing_changes_no_gradient(maker):
         torch.testing.assert_close(a.grad, b.grad)
 
 
+@pytest.mark.slow
 def test_inputs_that_are_skipped_take_turns_in_the_loss(maker):
     batch = batch_of(maker)
     assert batch.supervised(0, 1) == (batch, 4)
@@ -349,6 +320,7 @@ def test_inputs_that_are_skipped_take_turns_in_the_loss(maker):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inputs", [1, 2, 3, 6])
 def test_other_numbers_of_inputs_train(inputs):
     recipe = replace(TINY, input_counts=(inputs,), batch_sizes=(1,))
@@ -357,10 +329,9 @@ def test_other_numbers_of_inputs_train(inputs):
     assert all(map(math.isfinite, go(run, maker, 1)))
 
 
-def test_the_average_is_exported_and_the_weights_stay(tmp_path):
-    preset = PRESETS["demo"]
-    torch.manual_seed(0)
-    run = Run(for_training(LGM(preset), CPU), TINY)
+def test_the_average_is_exported_and_the_weights_stay(tmp_path, monkeypatch):
+    monkeypatch.setitem(PRESETS, "small", SMALL)
+    run = small_run()
     own = [p.clone() for p in run.parameters]
     for average in run.ema:
         average.fill_(0.25)
@@ -385,6 +356,7 @@ def test_a_full_disk_costs_no_checkpoint(tmp_path, capsys, monkeypatch):
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_resumed_says_why(tmp_path):
     path = tmp_path / "checkpoint.pt"
     path.write_bytes(b"torn")
@@ -395,7 +367,7 @@ def test_what_cannot_be_resumed_says_why(tmp_path):
         small_run().load(path)
     small_run().save(path)
     with pytest.raises(ValueError, match="another preset"):
-        Run(for_training(LGM(PRESETS["demo"]), CPU), TINY).load(path)
+        small_run(preset=CORRECTED).load(path)
 
     about = tmp_path / "run.json"
     now = describe(TINY, 0, {"name": "a", "sha256": "1"}, "fresh")
@@ -413,6 +385,7 @@ def test_what_cannot_be_resumed_says_why(tmp_path):
         check_same(about, now)
 
 
+@pytest.mark.slow
 def test_weights_of_another_preset_start_what_fits(tmp_path):
     torch.manual_seed(0)
     save_model(LGM(PRESETS["demo"]), tmp_path / "demo.safetensors", torch.float32, {})
@@ -441,12 +414,8 @@ def test_a_first_layer_that_reads_more_begins_with_what_it_knows(tmp_path):
 
 @pytest.fixture
 def corrected() -> LGM:
-    corrector = replace(
-        PRESETS["demo"].corrector, down_channels=(32, 32), down_attention=(False, False),
-        up_channels=(32, 32), up_attention=(False, False), splat_size=32, input_size=32,
-    )  # fmt: skip
     torch.manual_seed(0)
-    return LGM(replace(SMALL, corrector=corrector))
+    return LGM(CORRECTED)
 
 
 def test_a_corrector_has_a_learning_rate_of_its_own(maker, corrected):
@@ -460,6 +429,7 @@ def test_a_corrector_has_a_learning_rate_of_its_own(maker, corrected):
     assert not torch.equal(run.weights()["conv.weight"], before["conv.weight"])
 
 
+@pytest.mark.slow
 def test_steps_take_turns_with_the_rounds_of_a_corrector(maker, corrected):
     """The loss of each step is that of the splat after so many looks."""
     run = Run(for_training(corrected, CPU), replace(TINY, rounds=(1, 3)))
@@ -515,6 +485,7 @@ def alone(tmp_path_factory):
     return folder, launch((), folder, "--steps", "3", batch_sizes=[2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", ["ddp", "fsdp"])
 def test_two_processes_are_one(tmp_path, alone, spread):
     """The same global batch gives the same curve and weights, however they are spread; and the
@@ -536,6 +507,7 @@ def test_two_processes_are_one(tmp_path, alone, spread):
         assert (a - b).abs().max() < 1e-3
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path, alone):
     launch(TORCHRUN, tmp_path, "--steps", "3", "--stop-after", "0.00001", batch_sizes=[1])
     first = json.loads((tmp_path / "run.json").read_text())
