@@ -30,8 +30,8 @@ export const AXIS_VIEWS = {
   "−Z": [180, 0],
 }
 
-const rad = (degrees) => (degrees * Math.PI) / 180
-const deg = (radians) => (radians * 180) / Math.PI
+const rad = (/** @type {number} */ degrees) => (degrees * Math.PI) / 180
+const deg = (/** @type {number} */ radians) => (radians * 180) / Math.PI
 
 /** @param {Vec3} a @param {Vec3} b @returns {Vec3} */
 export const add = (a, b) => [a[0] + b[0], a[1] + b[1], a[2] + b[2]]
@@ -46,12 +46,13 @@ export const length = (a) => Math.hypot(...a)
 
 /** The vector turned by a quaternion. @param {Vec3} v @param {Quaternion} q @returns {Vec3} */
 export function turned(v, [x, y, z, w]) {
+  /** @param {Vec3} a @param {Vec3} b @returns {Vec3} */
   const cross = (a, b) => [
     a[1] * b[2] - a[2] * b[1],
     a[2] * b[0] - a[0] * b[2],
     a[0] * b[1] - a[1] * b[0],
   ]
-  const axis = [x, y, z]
+  const axis = /** @type {Vec3} */ ([x, y, z])
   const t = times(cross(axis, v), 2)
   return add(add(v, times(t, w)), cross(axis, t))
 }
@@ -76,8 +77,8 @@ export function poseOf({ target, azimuth, elevation, distance, fov }) {
   return { position, quaternion, fov }
 }
 
-const xyz = (point) => /** @type {Vec3} */ ([point.x, point.y, point.z])
-const named = ([x, y, z]) => ({ x, y, z })
+const xyz = (/** @type {import("./state.mjs").Point} */ point) => /** @type {Vec3} */ ([point.x, point.y, point.z])
+const named = (/** @type {Vec3} */ [x, y, z]) => ({ x, y, z })
 
 /** Its angle with the zoom in it. @param {CameraInfo} info */
 const angleOf = (info) =>
@@ -102,6 +103,7 @@ export function poseOfInfo(info) {
   }
 }
 
+/** @param {CameraInfo} info @returns {Pose} */
 function perspectivePose(info) {
   if (!info.quaternion) return poseOf(orbitOf(info))
   const { x, y, z, w } = info.quaternion
@@ -166,7 +168,11 @@ export const clipRange = (distance) => [distance / 1000, distance * 1000]
 export const verticalFov = (fov, width, height) =>
   height <= width ? fov : deg(2 * Math.atan((Math.tan(rad(fov) / 2) * height) / width))
 
-/** Moves around the target. Never past a pole. @param {Orbit} orbit @returns {Orbit} */
+/**
+ * Moves around the target, never past a pole.
+ * @param {Orbit} orbit @param {number} right degrees @param {number} up degrees
+ * @returns {Orbit}
+ */
 export const orbitBy = (orbit, right, up) => ({
   ...orbit,
   azimuth: (((orbit.azimuth + right) % 360) + 360) % 360,
@@ -195,7 +201,7 @@ export const zoomBy = (orbit, factor) => ({
   distance: Math.min(Math.max(orbit.distance * factor, 1e-4), 1e6),
 })
 
-/** The eight corners of a box. @returns {Vec3[]} */
+/** The eight corners of a box. @param {import("./state.mjs").Box} box @returns {Vec3[]} */
 export const corners = ({ center, size }) =>
   [0, 1, 2, 3, 4, 5, 6, 7].map(
     (i) =>
@@ -221,7 +227,11 @@ export function fitTo(orbit, box) {
   return { ...orbit, target: /** @type {Vec3} */ ([...box.center]), distance }
 }
 
-/** The first look at something: its front, all of it. @returns {Orbit} */
+/**
+ * The first look at something: its front, all of it.
+ * @param {import("./state.mjs").Box} box
+ * @returns {Orbit}
+ */
 export const frontOf = (box) =>
   fitTo({ target: [0, 0, 0], azimuth: 0, elevation: 0, distance: RADIUS, fov: FOV }, box)
 
@@ -259,7 +269,12 @@ export function depthsOf(pose, box) {
   return [Math.max(Math.min(...depths), 0), Math.max(...depths)]
 }
 
-/** Unit direction of the ray through a pixel. @param {Pose} pose @returns {Vec3} */
+/**
+ * Unit direction of the ray through a pixel.
+ * @param {Pose} pose @param {number} px @param {number} py
+ * @param {number} width of the picture @param {number} height
+ * @returns {Vec3}
+ */
 export function rayThrough(pose, px, py, width, height) {
   const [x, y, z] = axesOf(pose.quaternion)
   const focal = Math.min(width, height) / 2 / Math.tan(rad(pose.fov) / 2)

@@ -43,7 +43,8 @@ export class Engine {
     /** @type {Set<View>} */ this.waiting = new Set() // in line to be drawn
     /** @type {(SplatPass | undefined)[]} */ this.passes = []
     this.line = Promise.resolve()
-    this.frames = 0
+    /** @type {number | undefined} of the next redraw */ this.frame = undefined
+    this.frames = 0 // drawn since the page was opened
     this.through = 0 // when the GPU was last seen to be through with a picture
     this.canvas.addEventListener("webglcontextlost", (event) => {
       event.preventDefault() // else it would never come back
@@ -136,12 +137,14 @@ export class Engine {
     return time
   }
 
+  /** @param {Pane} pane */
   resize({ width, height }) {
     const { canvas } = this
     if (canvas.width !== width || canvas.height !== height)
       this.renderer.setSize(width, height, false)
   }
 
+  /** @param {number} index @returns {SplatPass} */
   pass(index) {
     this.passes[index] ??= new SplatPass(this.lib, this.renderer)
     return this.passes[index]
@@ -156,12 +159,13 @@ export class Engine {
   remove(view, scenes) {
     this.views.delete(view)
     this.dirty.delete(view)
-    for (const pass of this.passes) if (scenes.includes(pass?.scene)) pass.forget()
+    for (const pass of this.passes) if (scenes.includes(pass?.scene)) pass?.forget()
   }
 }
 
 /** Spark, with one scene at a time. */
 class SplatPass {
+  /** @param {any} lib @param {any} renderer three's */
   constructor(lib, renderer) {
     this.spark = new lib.SparkRenderer({
       renderer,
@@ -213,6 +217,7 @@ class SplatPass {
     if (this.key !== pane.key) await this.sort(pane)
   }
 
+  /** @param {Pane["style"]} style */
   apply({ shade, falloff, low_pass }) {
     this.spark.material.uniforms[SHADE].value = shade
     this.spark.falloff = falloff
@@ -232,7 +237,7 @@ class SplatPass {
   }
 }
 
-/** Lets the uniform `lgmShade` make a ball of each disc that Spark draws. */
+/** Lets the uniform `lgmShade` make a ball of each disc that Spark draws. @param {any} material */
 function shadeDiscs(material) {
   const [before, after] = ["void main() {", "if (encodeLinear) {"]
   const source = material.fragmentShader

@@ -9,24 +9,25 @@
 
 export const SH_C0 = 0.28209479177387814 // the spherical harmonic of degree 0
 const EXTENSION = "KHR_gaussian_splatting"
-const FIELDS = [
-  ...["x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"],
-  ...["scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"],
-]
+const FIELDS =
+  "x y z f_dc_0 f_dc_1 f_dc_2 opacity scale_0 scale_1 scale_2 rot_0 rot_1 rot_2 rot_3".split(" ")
 const [JSON_CHUNK, BINARY_CHUNK] = [0x4e4f534a, 0x004e4942]
 const FLOAT = 5126
 const OPAQUE = 1 - 1e-6 // the most that the logit of an opacity can say
 
-/** @param {Columns} columns @returns {Uint8Array} */
+/** @param {Columns} columns @returns {Uint8Array<ArrayBuffer>} */
 export function writePly({ count, positions, scales, rotations, opacities, colors }) {
   const header = [
-    ...["ply", "format binary_little_endian 1.0", `element vertex ${count}`],
+    "ply",
+    "format binary_little_endian 1.0",
+    `element vertex ${count}`,
     ...FIELDS.map((name) => `property float ${name}`),
-    ...["end_header", ""],
+    "end_header",
+    "",
   ].join("\n")
   const rows = new DataView(new ArrayBuffer(4 * FIELDS.length * count))
   let at = 0
-  const put = (value) => {
+  const put = (/** @type {number} */ value) => {
     rows.setFloat32(at, value, true)
     at += 4
   }

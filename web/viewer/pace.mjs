@@ -14,7 +14,10 @@ export class Pace {
     this.scale = SCALES[0]
     this.useless = false // fewer pixels are no faster: the Gaussians themselves are too many
     this.sharper = { scale: this.scale, time: Infinity } // what the scale was lowered from
-    this.begin(this.scale)
+    this.seen = 0 // pictures at this scale
+    this.easy = 0 // of them in a row, that a sharper scale could have been drawn as fast
+    /** @type {number[]} milliseconds of slow pictures in a row */
+    this.slow = []
   }
 
   /** @param {number} scale to draw at from now on */
@@ -22,7 +25,7 @@ export class Pace {
     this.scale = scale
     this.seen = 0
     this.easy = 0
-    /** @type {number[]} milliseconds of slow pictures in a row */ this.slow = []
+    this.slow = []
   }
 
   /**
@@ -53,9 +56,13 @@ export class Pace {
     this.begin(scale)
   }
 
-  /** The sharpest scale that takes at most so long, if pixels cost it all; else the coarsest. */
+  /**
+   * The sharpest scale whose pictures should take at most so long; else the coarsest. As if all the
+   * time went by the count of pixels.
+   * @param {number} time milliseconds at this scale @param {number} most
+   */
   reachable(time, most) {
-    const fits = (scale) => time * (scale / this.scale) ** 2 <= most
-    return SCALES.find(fits) ?? SCALES.at(-1)
+    const fits = (/** @type {number} */ scale) => time * (scale / this.scale) ** 2 <= most
+    return SCALES.find(fits) ?? SCALES[SCALES.length - 1]
   }
 }

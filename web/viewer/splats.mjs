@@ -4,8 +4,10 @@
  * @typedef {import("./state.mjs").Vec3} Vec3
  * @typedef {import("./state.mjs").Box} Box
  * @typedef {{ mesh: any, uniforms: Record<string, any>, count: number, positions: Float32Array,
- *   opacities: Float32Array, longest: Float32Array, bytes: number }} Splat
- *   positions [3 * count] in the y-up world; longest: axis of each Gaussian, one standard deviation
+ *   opacities: Float32Array, longest: Float32Array, bytes: number,
+ *   kept?: { of: string, kept: number } }} Splat
+ *   positions [3 * count] in the y-up world; longest: axis of each Gaussian, one standard deviation;
+ *   kept: how many Gaussians the edit of which `of` is the JSON keeps
  */
 import { isSplatGlb, readSplatGlb, writePly } from "./formats.mjs"
 import { MODES } from "./state.mjs"
@@ -55,6 +57,7 @@ function columns(mesh) {
  */
 export function extentOf({ positions, opacities, count }) {
   const step = Math.max(1, Math.floor(count / 50_000)) // enough for a percentile
+  /** @type {[number[], number[], number[]]} */
   const axes = [[], [], []]
   for (let i = 0; i < count; i += step) {
     if (opacities[i] < 0.05) continue
@@ -63,7 +66,7 @@ export function extentOf({ positions, opacities, count }) {
   if (!axes[0].length) return { center: [0, 0, 0], size: [1, 1, 1] }
   const spans = axes.map((values) => {
     values.sort((a, b) => a - b)
-    const at = (part) => values[Math.round(part * (values.length - 1))]
+    const at = (/** @type {number} */ part) => values[Math.round(part * (values.length - 1))]
     return [at(0.005), at(0.995)]
   })
   return {
@@ -166,9 +169,17 @@ export const styleOf = ({ mode, scale }) => ({
 /** The edit and the view modes, in the y-up world, as a stage of Spark's pipeline. */
 function modifier({ dyno }, uniforms) {
   const types = {
-    ...{ cropCenter: "vec3", cropHalf: "vec3", eye: "vec3", depths: "vec3", view: "vec4" },
-    ...{ minOpacity: "float", maxScale: "float", ghost: "float", size: "float", cut: "float" },
+    cropCenter: "vec3",
+    cropHalf: "vec3",
+    minOpacity: "float",
+    maxScale: "float",
+    ghost: "float",
     mode: "int",
+    size: "float",
+    cut: "float",
+    eye: "vec3",
+    view: "vec4",
+    depths: "vec3",
   }
   const stage = dyno.dyno({
     inTypes: { gsplat: dyno.Gsplat, ...types },

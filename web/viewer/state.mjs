@@ -68,7 +68,7 @@ export function readState(saved) {
   state.look.opacity_cut = number(look?.opacity_cut, 0, 1, 0)
   state.look.wipe = number(look?.wipe, 0, 1, 0.5)
   if (typeof look?.against === "string") state.look.against = look.against
-  for (const name of ["turntable", "show_mesh", "show_splat"]) {
+  for (const name of /** @type {const} */ (["turntable", "show_mesh", "show_splat"])) {
     if (typeof look?.[name] === "boolean") state.look[name] = look[name]
   }
   if (typeof saved.seen?.filename === "string") state.seen = saved.seen
