@@ -21,14 +21,22 @@ test-comfyui: setup
 	-$(BIN)/python -m pip install -q playwright
 	$(BIN)/python -m pytest tests/comfyui -rs
 
-# Bundles the viewer's libraries, from npm by the lockfile, into web/vendor: the same bytes each time.
-.PHONY: web
-web:
+# The viewer's libraries and TypeScript, from npm by the lockfile.
+build/web/node_modules: tools/web/package-lock.json
 	mkdir -p build/web
 	cp tools/web/package.json tools/web/package-lock.json build/web
 	npm ci --prefix build/web --no-audit --no-fund
+	touch $@
+
+# Bundles the libraries into web/vendor: the same bytes each time.
+.PHONY: web check-web
+web: build/web/node_modules
 	node tools/web/build.mjs build/web web/vendor
 	node --test tests/web/*.test.mjs
+
+# The JSDoc types of the page's scripts.
+check-web: build/web/node_modules
+	node build/web/node_modules/typescript/bin/tsc -p tools/web
 
 format: setup
 	$(BIN)/ruff check --fix .

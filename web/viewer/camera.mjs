@@ -17,10 +17,13 @@ const DEFAULT_FOV = 35 // of a camera that does not say, as ComfyUI's own nodes 
 const PARALLEL = 400 // times as far as it says an orthographic camera is drawn from
 const MARGIN = 1.1 // free space around what is made to fit
 
-/** The four pictures LGM looks at, by the object's own sides. */
+/** Azimuths of the four cameras LGM looks from, in their order; the sides are the object's own. */
 export const MODEL_VIEWS = { Front: 0, Left: 90, Back: 180, Right: 270 }
 
-/** Where a camera stands that looks along an axis: [azimuth, elevation]. */
+/**
+ * Where a camera stands that looks along an axis: [azimuth, elevation].
+ * @type {Record<string, [number, number]>}
+ */
 export const AXIS_VIEWS = {
   "+X": [90, 0],
   "−X": [270, 0],
@@ -77,7 +80,8 @@ export function poseOf({ target, azimuth, elevation, distance, fov }) {
   return { position, quaternion, fov }
 }
 
-const xyz = (/** @type {import("./state.mjs").Point} */ point) => /** @type {Vec3} */ ([point.x, point.y, point.z])
+const xyz = (/** @type {import("./state.mjs").Point} */ point) =>
+  /** @type {Vec3} */ ([point.x, point.y, point.z])
 const named = (/** @type {Vec3} */ [x, y, z]) => ({ x, y, z })
 
 /** Its angle with the zoom in it. @param {CameraInfo} info */

@@ -46,7 +46,8 @@ export function attachControls(surface, { camera, motion, fit, flip }) {
     if (!dx && !dy) return
     if (pointers.size === 2) {
       const [[, other]] = [...pointers].filter(([id]) => id !== event.pointerId)
-      const spread = (/** @type {{ x: number, y: number }} */ p) => Math.hypot(p.x - other.x, p.y - other.y) || 1
+      const spread = (/** @type {{ x: number, y: number }} */ p) =>
+        Math.hypot(p.x - other.x, p.y - other.y) || 1
       camera.move(panBy(zoomBy(camera.orbit(), spread(before) / spread(now)), dx / 2, dy / 2))
     } else if (panning) camera.move(panBy(camera.orbit(), dx, dy))
     else camera.move(orbitBy(camera.orbit(), -dx * TURN, dy * TURN))
@@ -97,7 +98,8 @@ function keyAction({ key, shiftKey }) {
   const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }
   const arrow = arrows[key]
   if (arrow && shiftKey)
-    return ({ camera }) => camera.move(panBy(camera.orbit(), -arrow[0] * KEY_PAN, arrow[1] * KEY_PAN))
+    return ({ camera }) =>
+      camera.move(panBy(camera.orbit(), -arrow[0] * KEY_PAN, arrow[1] * KEY_PAN))
   if (arrow)
     return ({ camera }) =>
       camera.move(orbitBy(camera.orbit(), arrow[0] * KEY_TURN, arrow[1] * KEY_TURN))

@@ -187,5 +187,4 @@ function resize(canvas, width, height) {
 }
 
 /** @param {HTMLCanvasElement} canvas */
-const contextOf = (canvas) =>
-  /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"))
+const contextOf = (canvas) => /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"))

@@ -24,7 +24,9 @@ export function sharedEngine() {
     .catch((error) => {
       shared = null // a later view may try again
       const values = { reason: error.message }
-      throw new Error(t("The viewer's 3D engine did not start ({reason}): reload the page.", values))
+      throw new Error(
+        t("The viewer's 3D engine did not start ({reason}): reload the page.", values),
+      )
     })
   return shared
 }

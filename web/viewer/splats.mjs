@@ -35,19 +35,21 @@ export async function loadSplat(lib, buffer, name) {
   return { mesh, uniforms, bytes: buffer.byteLength, ...columns(mesh) }
 }
 
-/** What the viewer counts and picks by. */
+/** What the viewer counts and picks by. @param {any} mesh Spark's */
 function columns(mesh) {
   const count = mesh.splats?.getNumSplats() ?? 0
   const positions = new Float32Array(3 * count)
   const opacities = new Float32Array(count)
   const longest = new Float32Array(count)
-  mesh.forEachSplat((i, center, scales, _rotation, opacity) => {
+  /** @type {import("./formats.mjs").EachSplat} */
+  const read = (i, center, scales, _rotation, opacity) => {
     positions[3 * i] = center.x
     positions[3 * i + 1] = -center.y
     positions[3 * i + 2] = -center.z
     opacities[i] = opacity
     longest[i] = Math.max(scales.x, scales.y, scales.z)
-  })
+  }
+  mesh.forEachSplat(read)
   return { count, positions, opacities, longest }
 }
 
@@ -91,6 +93,7 @@ export function countKept({ count, positions, opacities, longest }, edit) {
   return kept
 }
 
+/** @param {Box} box @param {Float32Array} positions @param {number} at where one begins */
 const inside = ({ center, size }, positions, at) =>
   Math.abs(positions[at] - center[0]) <= size[0] / 2 &&
   Math.abs(positions[at + 1] - center[1]) <= size[1] / 2 &&
@@ -119,6 +122,7 @@ export function pick({ count, positions, opacities, longest }, origin, direction
   return [positions[3 * best], positions[3 * best + 1], positions[3 * best + 2]]
 }
 
+/** @param {any} lib @returns {Splat["uniforms"]} */
 const makeUniforms = ({ dyno, Vector3, Quaternion }) => ({
   cropCenter: dyno.dynoVec3(new Vector3()),
   cropHalf: dyno.dynoVec3(new Vector3()), // negative: no crop
@@ -166,7 +170,10 @@ export const styleOf = ({ mode, scale }) => ({
   low_pass: mode === "points" ? 0.3 * scale * scale : 0.3, // the size of a point is nothing else
 })
 
-/** The edit and the view modes, in the y-up world, as a stage of Spark's pipeline. */
+/**
+ * The edit and the view modes, in the y-up world, as a stage of Spark's pipeline.
+ * @param {any} lib @param {Splat["uniforms"]} uniforms
+ */
 function modifier({ dyno }, uniforms) {
   const types = {
     cropCenter: "vec3",
@@ -185,7 +192,7 @@ function modifier({ dyno }, uniforms) {
     inTypes: { gsplat: dyno.Gsplat, ...types },
     outTypes: { gsplat: dyno.Gsplat },
     inputs: uniforms,
-    statements: ({ inputs: u, outputs: { gsplat: g } }) =>
+    statements: (/** @type {any} */ { inputs: u, outputs: { gsplat: g } }) =>
       dyno.unindentLines(`
         ${g} = ${u.gsplat};
         {
@@ -230,7 +237,11 @@ function modifier({ dyno }, uniforms) {
         }
       `),
   })
-  return dyno.dynoBlock({ gsplat: dyno.Gsplat }, { gsplat: dyno.Gsplat }, ({ gsplat }) => ({
-    gsplat: stage.apply({ gsplat }).gsplat,
-  }))
+  return dyno.dynoBlock(
+    { gsplat: dyno.Gsplat },
+    { gsplat: dyno.Gsplat },
+    (/** @type {any} */ { gsplat }) => ({
+      gsplat: stage.apply({ gsplat }).gsplat,
+    }),
+  )
 }

@@ -116,23 +116,35 @@ export function toggled(look, name, apart) {
 /** Whether an edit keeps everything. @param {Edit} edit */
 export const isUnedited = (edit) => !edit.crop && edit.min_opacity <= 0 && edit.max_scale <= 0
 
+/** @param {any} text */
 const isBackground = (text) =>
   text === "checker" || text === "transparent" || /^#[0-9a-f]{6}$/i.test(text ?? "")
 
+/**
+ * @template T
+ * @param {readonly T[]} allowed @param {any} value
+ * @returns {T}
+ */
 const oneOf = (allowed, value) => (allowed.includes(value) ? value : allowed[0])
 
+/** @param {any} value @param {number} low @param {number} high @param {number} otherwise */
 const number = (value, low, high, otherwise) =>
   Number.isFinite(value) ? Math.min(Math.max(value, low), high) : otherwise
 
+/** @param {any} point */
 const isPoint = (point) => [point?.x, point?.y, point?.z].every(Number.isFinite)
 
+/** @param {any} vector */
 const isVector = (vector) =>
   Array.isArray(vector) && vector.length === 3 && vector.every(Number.isFinite)
 
 /** @param {any} box @returns {Box | null} */
 function readBox(box) {
   if (!isVector(box?.center) || !isVector(box?.size)) return null
-  return { center: [...box.center], size: box.size.map((side) => Math.abs(side)) }
+  return {
+    center: /** @type {Vec3} */ ([...box.center]),
+    size: /** @type {Vec3} */ (box.size.map(Math.abs)),
+  }
 }
 
 /** @param {any} camera @returns {CameraInfo | null} */

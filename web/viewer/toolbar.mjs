@@ -60,7 +60,7 @@ export function makeToolbar(inputs) {
     crop: [t("Crop"), words.crop],
     compare: [t("Compare"), t("Splat against splat, mesh or picture")],
     picture: [t("Picture"), words.picture],
-  }).map(([name, [text, title]]) => opener(name, text, title, inputs.open))
+  }).map(([name, [text, title]]) => toolButton(name, text, title, inputs.open))
   const turntable = action("turntable", t("Turntable: let it turn by itself"), () =>
     inputs.setLook({ turntable: !state.look.turntable }),
   )
@@ -87,8 +87,9 @@ export function makeToolbar(inputs) {
   const panel = el("div", { class: "lgm-panel" }, ...Object.values(panels).map((p) => p.element))
   panel.addEventListener("keydown", (event) => {
     if (event.key === "Escape") {
+      const opener = tools.find((button) => button.dataset.tool === inputs.tool())
       inputs.open("")
-      /** @type {HTMLElement | null} */ (bar.querySelector("[aria-expanded=true]"))?.focus()
+      opener?.focus()
     }
     event.stopPropagation() // digits and Delete are not for the graph
   })
@@ -121,7 +122,7 @@ const mark = (button, on) => button.classList.toggle("lgm-on", on)
  * @param {string} name @param {string} text @param {string} title
  * @param {(name: string) => void} open
  */
-function opener(name, text, title, open) {
+function toolButton(name, text, title, open) {
   return el("button", {
     type: "button",
     class: "lgm-tool",

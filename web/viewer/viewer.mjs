@@ -50,15 +50,14 @@ export class Viewer {
     this.words = wordsOf(host)
     this.state = defaultState() // always the same object: the parts have it too
     this.contents = new Contents(host)
-    /** @type {Box} */
-    this.extent = { center: [0, 0, 0], size: [1, 1, 1] }
+    /** @type {Box} */ this.extent = { center: [0, 0, 0], size: [1, 1, 1] }
     this.tool = "" // the open panel
     this.revision = 0 // counts what the sorted splats depend on, beside the camera
     this.settled = Promise.resolve() // of loading; drawing is waited for with idle()
     this.frame = new Frame(this.words.empty)
 
     const { state, contents, frame } = this
-    this.source = new Source({
+    /** @type {Source} */ this.source = new Source({
       state,
       contents,
       upload: host.upload,
@@ -90,7 +89,7 @@ export class Viewer {
       lookAsModel: (name) => this.camera.lookAsModel(name),
       redraw: () => this.redraw(),
     })
-    this.screen = new Screen({
+    /** @type {Screen} */ this.screen = new Screen({
       frame,
       contents,
       motion: this.motion,
@@ -231,14 +230,16 @@ export class Viewer {
 
   /** Everything as it was in the beginning. */
   reset() {
-    const had = !!this.state.file
-    const dropped = this.source.forgetDropped() || had
+    const dropped = this.source.forgetDropped() || !!this.state.file
     Object.assign(this.state, defaultState())
     this.camera.spin = 0
     this.comparison.flipped = false
     this.tool = ""
     if (dropped && this.payload) this.settled = this.show(this.payload)
-    else if (dropped) this.clear()
+    else if (dropped) {
+      this.contents.clear()
+      this.frame.sayEmpty()
+    }
     this.changed()
     this.motion.turn()
   }
@@ -292,12 +293,6 @@ export class Viewer {
     this.frame.say("", "ready")
     this.redraw()
     this.motion.turn()
-  }
-
-  clear() {
-    this.contents.clear()
-    this.frame.sayEmpty()
-    this.invalidate()
   }
 
   /** @param {FileList | undefined} files @returns {boolean} whether one of them is shown */

@@ -33,7 +33,8 @@ const ofGraph = () => ({
   connected: t("The connected camera goes out of the node, until you move the view."),
   unmoved: t("A camera from which all can be seen goes out of the node, until you move the view."),
   uncropped: t("Drag a colored handle, or a slider. The graph gets what stays."),
-  cropped: (/** @type {Record<string, string>} */ values) => t("{kept} of {count} stay, for the graph's next run.", values),
+  cropped: (/** @type {Record<string, string>} */ values) =>
+    t("{kept} of {count} stay, for the graph's next run.", values),
   save: t("Downloads what you see, with alpha, in the node's width and height"),
   seen: t("As seen: this picture goes out of the node when the graph runs."),
   drawn: t("The node's picture is drawn exactly from this camera when the graph runs."),
@@ -50,7 +51,8 @@ const alone = () => ({
   connected: "",
   unmoved: "",
   uncropped: t("Drag a colored handle, or a slider. The files stay as they are."),
-  cropped: (/** @type {Record<string, string>} */ values) => t("{kept} of {count} stay; the files stay as they are.", values),
+  cropped: (/** @type {Record<string, string>} */ values) =>
+    t("{kept} of {count} stay; the files stay as they are.", values),
   save: t("Downloads what you see, with alpha"),
   seen: "",
   drawn: t("With alpha where nothing is."),
