@@ -37,8 +37,11 @@ class StubElement extends EventTarget {
     return { left: 0, top: 0, width: this.clientWidth, height: this.clientHeight }
   }
 
+  /** Of a canvas: remembers what was drawn since it was cleared, and where from the left. */
   getContext() {
-    return { canvas: this, clearRect() {}, drawImage() {} }
+    const clearRect = () => (this.drawn = [])
+    const drawImage = (image, x) => this.drawn.push([image, x])
+    return { canvas: this, clearRect, drawImage }
   }
 
   toBlob(done) {

@@ -98,6 +98,16 @@ test("a picture of four is seen from where LGM saw it", () => {
   })
 })
 
+test("who chooses a B wants to see it", () => {
+  shown({ splat_b: splat("b") })
+  viewer.comparison.setCompare("off")
+  viewer.comparison.setRival("1")
+  assert.equal(viewer.comparing(), "wipe")
+  viewer.comparison.setCompare("side")
+  viewer.comparison.setRival("splat")
+  assert.equal(viewer.comparing(), "side")
+})
+
 test("pictures of another count are not said to be from LGM's cameras", () => {
   shown({ images: pictures(3) })
   viewer.lookFrom([33, 11])
@@ -117,6 +127,29 @@ test("A and B change places with their names, and what they show is the same", (
   assert.equal(viewer.subject().flipped, true)
   viewer.comparison.setCompare("off")
   assert.deepEqual(tags(), [null, null])
+})
+
+test("side by side, what stands on the left is named there", async () => {
+  shown({ splat_b: splat("b") })
+  viewer.comparison.setCompare("side")
+  const places = async () => {
+    await viewer.screen.draw()
+    const [a, b] = viewer.drawing.scratch
+    return viewer.canvas.drawn.map(([image, x]) => [
+      { A: a, "Splat B": b }[tags()[x && 1]],
+      image,
+      x,
+    ])
+  }
+  for (const flipped of [false, true]) {
+    if (flipped) viewer.flip()
+    const drawn = await places()
+    assert.deepEqual(
+      drawn.map(([, , x]) => x),
+      [0, 200],
+    )
+    for (const [named, image] of drawn) assert.equal(named, image)
+  }
 })
 
 test("splat and mesh are in one picture, or apart as A and B", () => {
@@ -162,6 +195,23 @@ test("while a hand moves the view, slow pictures become coarser, and sharp when 
   assert.equal(engine.asked, asked + 1)
   await viewer.screen.draw()
   assert.equal(width(), 400)
+  viewer.lookFrom([33, 11]) // and goes on
+  await viewer.screen.draw()
+  assert.equal(width(), 400 * SCALES.at(-1))
+})
+
+test("after the wheel the view is sharp again, and stays so", async (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout"] })
+  shown()
+  viewer.motion.glide(viewer.orbit())
+  await viewer.screen.draw()
+  assert.equal(engine.panes.at(-1).moving, true)
+  t.mock.timers.tick(1000)
+  for (let i = 0; i < 2; i++) {
+    await viewer.screen.draw()
+    assert.equal(engine.panes.at(-1).moving, false)
+    viewer.lookFrom([33, 11]) // by a button
+  }
 })
 
 test("times of pictures that nobody moved are not counted, and fast ones stay sharp", async () => {
