@@ -47,8 +47,8 @@ function chain(node, name, added) {
 }
 
 /**
- * Undo replaces every node by a new one with the same id. HTML nodes ("Nodes 2.0") then go on showing
- * the old node's element, so the new node's element has to take its place in the page.
+ * Undo replaces every node by a new one with the same id. HTML nodes ("Nodes 2.0") then go on
+ * showing the old node's element, so the new node's element has to take its place in the page.
  * @param {Node} node @param {Widget} widget
  */
 function handOver(node, widget) {
@@ -230,13 +230,13 @@ app.registerExtension({
   setup() {
     // The engine loads while the graph runs.
     api.addEventListener("execution_start", () => shown.forEach(({ warm }) => warm()))
-    // The page would zoom the graph by the two fingers that zoom a view. It listens above the nodes,
-    // before their elements can; the pointer events of the same fingers go on.
+    // Two fingers on a view would zoom the graph as well: the page's listener for touches sits above
+    // the nodes and gets them first. Stopped here, touches still reach the view as pointer events.
     for (const name of ["touchstart", "touchmove", "touchend", "touchcancel"])
       window.addEventListener(name, keepTouch, { capture: true, passive: true })
   },
 
-  /** Also when a tab is opened again, or a result is taken from the history. */
+  /** For new results, and when a tab is opened again or a result is taken from the history. */
   onNodeOutputsUpdated(/** @type {Record<string, { lgm_preview?: Payload[] }>} */ outputs) {
     for (const { node, show } of shown) {
       const payload = outputs[locator(node)]?.lgm_preview?.[0]

@@ -14,8 +14,8 @@
 export const FOV = 49.1 // degrees, what LGM was trained with
 export const RADIUS = 1.5 // of the circle that LGM's four cameras stand on
 const DEFAULT_FOV = 35 // of a camera that does not say, as ComfyUI's own nodes take it
-const PARALLEL = 400 // times as far as it says an orthographic camera is drawn from
-const MARGIN = 1.1 // free space around what is made to fit
+const PARALLEL = 400 // orthographic cameras are drawn as perspective ones, so many times as far away
+const MARGIN = 1.1 // the view is this many times as large as what is fitted into it
 
 /** Azimuths of the four cameras LGM looks from, in their order; the sides are the object's own. */
 export const MODEL_VIEWS = { Front: 0, Left: 90, Back: 180, Right: 270 }
@@ -84,7 +84,7 @@ const xyz = (/** @type {import("./state.mjs").Point} */ point) =>
   /** @type {Vec3} */ ([point.x, point.y, point.z])
 const named = (/** @type {Vec3} */ [x, y, z]) => ({ x, y, z })
 
-/** Its angle with the zoom in it. @param {CameraInfo} info */
+/** Field of view in degrees, with the zoom taken into account. @param {CameraInfo} info */
 const angleOf = (info) =>
   deg(2 * Math.atan(Math.tan(rad(info.fov || DEFAULT_FOV) / 2) / (info.zoom || 1)))
 

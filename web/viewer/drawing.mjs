@@ -1,5 +1,5 @@
 /**
- * From what is to be seen to pixels: A and B are drawn each, and then become one picture.
+ * Draws a view: the pictures of A and B one after the other, then both as one picture.
  *
  * @typedef {import("./comparison.mjs").Side} Side
  * @typedef {import("./comparison.mjs").SceneSide} SceneSide

@@ -47,7 +47,7 @@ export class Engine {
     this.line = Promise.resolve()
     /** @type {number | undefined} of the next redraw */ this.frame = undefined
     this.frames = 0 // drawn since the page was opened
-    this.through = 0 // when the GPU was last seen to be through with a picture
+    this.through = 0 // when the GPU finished the last picture that was timed
     this.canvas.addEventListener("webglcontextlost", (event) => {
       event.preventDefault() // else it would never come back
       this.lost = true
@@ -122,14 +122,14 @@ export class Engine {
   }
 
   /**
-   * Milliseconds for a picture, when the GPU is through with it: not with those before it.
+   * Milliseconds that the GPU takes for a picture, without the time for those before it.
    * @param {number} start of its drawing, by performance.now()
    */
   async timeOf(start) {
     const gl = this.renderer.getContext()
     const fence = gl.fenceSync(gl.SYNC_GPU_COMMANDS_COMPLETE, 0)
     gl.flush()
-    // A lost context knows no state of it.
+    // In a lost context the state is never UNSIGNALED, so this ends.
     while (fence && gl.getSyncParameter(fence, gl.SYNC_STATUS) === gl.UNSIGNALED)
       await new Promise((next) => setTimeout(next, 4))
     gl.deleteSync(fence)
@@ -165,7 +165,7 @@ export class Engine {
   }
 }
 
-/** Spark, with one scene at a time. */
+/** Draws splats by Spark, of one scene at a time: Spark sorts all splats of the scene it is in. */
 class SplatPass {
   /** @param {any} lib @param {any} renderer three's */
   constructor(lib, renderer) {
@@ -243,7 +243,7 @@ class SplatPass {
 function shadeDiscs(material) {
   const [before, after] = ["void main() {", "if (encodeLinear) {"]
   const source = material.fragmentShader
-  if (!source.includes(before) || !source.includes(after)) return // discs then stay flat
+  if (!source.includes(before) || !source.includes(after)) return // another Spark: discs stay flat
   material.fragmentShader = source
     .replace(before, `uniform float ${SHADE};\n${before}`)
     .replace(

@@ -1,5 +1,6 @@
 /**
- * The splat files that Spark does not read, or the graph does not: turned into 3DGS PLY.
+ * Turns splats into 3DGS PLY: those of .glb files, which Spark does not read, and those of formats
+ * that only Spark reads, for the graph.
  *
  * @typedef {{ count: number, positions: Float32Array, scales: Float32Array,
  *   rotations: Float32Array, opacities: Float32Array, colors: Float32Array }} Columns
@@ -17,7 +18,7 @@ const FIELDS =
   "x y z f_dc_0 f_dc_1 f_dc_2 opacity scale_0 scale_1 scale_2 rot_0 rot_1 rot_2 rot_3".split(" ")
 const [JSON_CHUNK, BINARY_CHUNK] = [0x4e4f534a, 0x004e4942]
 const FLOAT = 5126
-const OPAQUE = 1 - 1e-6 // the most that the logit of an opacity can say
+const OPAQUE = 1 - 1e-6 // largest opacity that is written: the logit of 1 is infinite
 
 /** @param {Columns} columns @returns {Uint8Array<ArrayBuffer>} */
 export function writePly({ count, positions, scales, rotations, opacities, colors }) {

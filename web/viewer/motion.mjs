@@ -60,7 +60,7 @@ export class Motion {
     return !this.moving && !this.still.matches && this.turntable()
   }
 
-  /** Starts or stops the turntable. A step waits for the picture before, however long that takes. */
+  /** Starts or stops the turntable. A step waits for the picture of the step before. */
   turn() {
     if (!this.turning()) return this.stop()
     if (this.step) return

@@ -1,13 +1,13 @@
 /**
- * How sharp to draw while the camera moves: less, as long as pictures take too long. Only pictures
- * of a movement count, and only these are drawn less sharp.
+ * How sharp to draw while the camera moves: with fewer pixels, as long as pictures take too long.
+ * Pictures of a camera that stands are always sharp, and their times don't count.
  */
 export const SCALES = [1, 0.75, 0.5] // of the pixels a side
 const SLOW = 50 // milliseconds a picture may take
-const DIRE = 500 // milliseconds after which one picture is enough to tell
-const EASY = 30 // milliseconds it has to take at most, by its pixels, for a sharper scale
+const DIRE = 500 // milliseconds: one picture as slow as this is enough to draw less sharp
+const EASY = 30 // milliseconds that a picture of a sharper scale may be expected to take
 const PATIENCE = 8 // easy pictures in a row before the sharper scale is taken
-const GAIN = 0.85 // part of the time that a coarser scale has to take at most, to be worth it
+const GAIN = 0.85 // a coarser scale has to need less than this part of the time, to be worth it
 
 export class Pace {
   constructor() {

@@ -12,7 +12,7 @@
 import { isSplatGlb, readSplatGlb, writePly } from "./formats.mjs"
 import { MODES } from "./state.mjs"
 
-const FINE = 400_000 // Gaussians up to which full precision is worth twice the memory
+const FINE = 400_000 // up to so many Gaussians full precision is worth twice the memory
 
 /**
  * @param {any} lib
@@ -35,7 +35,7 @@ export async function loadSplat(lib, buffer, name) {
   return { mesh, uniforms, bytes: buffer.byteLength, ...columns(mesh) }
 }
 
-/** What the viewer counts and picks by. @param {any} mesh Spark's */
+/** What the viewer needs to count, to pick and to measure. @param {any} mesh Spark's */
 function columns(mesh) {
   const count = mesh.splats?.getNumSplats() ?? 0
   const positions = new Float32Array(3 * count)
@@ -167,7 +167,7 @@ export function setLook({ uniforms }, { edit, look }, pose, depths, ghosts) {
 export const styleOf = ({ mode, scale }) => ({
   shade: mode === "ellipsoids" ? 1 : 0,
   falloff: mode === "ellipsoids" || mode === "points" ? 0 : 1,
-  low_pass: mode === "points" ? 0.3 * scale * scale : 0.3, // the size of a point is nothing else
+  low_pass: mode === "points" ? 0.3 * scale * scale : 0.3, // it alone gives a point its size
 })
 
 /**

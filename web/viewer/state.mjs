@@ -1,5 +1,6 @@
 /**
- * What a viewer remembers: in the workflow all of it, in the prompt only what changes a result.
+ * What a viewer remembers. The workflow keeps all of it; the prompt, which the graph is computed
+ * from, gets only what changes a result.
  * The world is three.js's: y up, right-handed.
  *
  * @typedef {[number, number, number]} Vec3
@@ -9,7 +10,8 @@
  *   ComfyUI's LOAD3D_CAMERA; `fov` in degrees spans the shorter side of the picture
  * @typedef {{ center: Vec3, size: Vec3 }} Box
  * @typedef {{ crop: Box | null, min_opacity: number, max_scale: number }} Edit
- *   what stays: centers inside the box, at least this opaque, longest axis at most so long (0: any)
+ *   which Gaussians are kept: center inside the box, at least this opaque, and the longest axis at
+ *   most max_scale (0: any)
  * @typedef {"splat" | "points" | "ellipsoids" | "depth" | "normal"} Mode
  * @typedef {"off" | "wipe" | "side"} Compare
  * @typedef {{ mode: Mode, background: string, scale: number, opacity_cut: number,
@@ -45,7 +47,7 @@ export const defaultState = () => ({
   file: null,
 })
 
-/** Rounded so that a value read back from a file is the same value. @param {number} x */
+/** Rounded, so that a value stays the same when it is written to a file and read back. @param {number} x */
 export const round = (x) => Math.round(x * 1e4) / 1e4 + 0 // + 0: no -0, which JSON would lose
 
 /**

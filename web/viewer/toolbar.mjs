@@ -134,7 +134,10 @@ function toolButton(name, text, title, open) {
   })
 }
 
-/** A button that does something. @param {string} icon @param {string} title @param {() => void} act */
+/**
+ * A button that does something.
+ * @param {string} icon @param {string} title @param {() => void} act
+ */
 function action(icon, title, act) {
   return el("button", {
     type: "button",

@@ -1,6 +1,6 @@
 /**
- * What the viewer says. A text is known by its English; other languages have a table of theirs. The
- * page's language is learned once, before the first viewer is made.
+ * The viewer's texts. The English text is the key; each other language has a table of translations.
+ * The page's language is set once, before the first viewer is made.
  */
 
 /** ComfyUI's name of a language -> its table, loaded when it is needed. */
@@ -60,5 +60,5 @@ const alone = () => ({
 
 /** @typedef {ReturnType<typeof ofGraph>} Words */
 
-/** What is said of where the results go. @param {import("./viewer.mjs").Host} host */
+/** The texts that depend on whether a graph gets the results. @param {import("./viewer.mjs").Host} host */
 export const wordsOf = (host) => (host.alone ? alone() : ofGraph())
