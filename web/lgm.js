@@ -230,8 +230,8 @@ app.registerExtension({
   setup() {
     // The engine loads while the graph runs.
     api.addEventListener("execution_start", () => shown.forEach(({ warm }) => warm()))
-    // Two fingers on a view would zoom the graph as well: the page's listener for touches sits above
-    // the nodes and gets them first. Stopped here, touches still reach the view as pointer events.
+    // Two fingers on a view would zoom the graph as well: the page's listener for touches sits
+    // above the nodes and gets them first. The view still gets them, as pointer events.
     for (const name of ["touchstart", "touchmove", "touchend", "touchcancel"])
       window.addEventListener(name, keepTouch, { capture: true, passive: true })
   },

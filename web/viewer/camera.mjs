@@ -14,7 +14,7 @@
 export const FOV = 49.1 // degrees, what LGM was trained with
 export const RADIUS = 1.5 // of the circle that LGM's four cameras stand on
 const DEFAULT_FOV = 35 // of a camera that does not say, as ComfyUI's own nodes take it
-const PARALLEL = 400 // orthographic cameras are drawn as perspective ones, so many times as far away
+const PARALLEL = 400 // orthographic cameras are drawn in perspective, from so many times as far
 const MARGIN = 1.1 // the view is this many times as large as what is fitted into it
 
 /** Azimuths of the four cameras LGM looks from, in their order; the sides are the object's own. */

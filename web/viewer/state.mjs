@@ -47,7 +47,10 @@ export const defaultState = () => ({
   file: null,
 })
 
-/** Rounded, so that a value stays the same when it is written to a file and read back. @param {number} x */
+/**
+ * Rounded, so that a value stays the same when it is written to a file and read back.
+ * @param {number} x
+ */
 export const round = (x) => Math.round(x * 1e4) / 1e4 + 0 // + 0: no -0, which JSON would lose
 
 /**
