@@ -31,12 +31,35 @@ def node() -> str:
     return found
 
 
-def test_pure_modules():
+def test_modules():
     tests = sorted(map(str, (ROOT / "tests" / "web").glob("*.test.mjs")))
     assert tests
     run = subprocess.run([node(), "--test", *tests], capture_output=True, text=True, cwd=ROOT)
     assert run.returncode == 0, run.stdout[-5000:] + run.stderr
     assert re.search(r"^(# |ℹ )fail 0$", run.stdout, re.MULTILINE)
+
+
+def test_types():
+    """The JSDoc types, by tools/web/tsconfig.json."""
+    compiler = ROOT / "build/web/node_modules/typescript/bin/tsc"
+    if not compiler.is_file():
+        pytest.skip("needs TypeScript: make build/web/node_modules")
+    command = [node(), str(compiler), "--project", "tools/web", "--pretty", "false"]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_types_are_checked_everywhere():
+    """A script that asks not to be checked would pass unseen."""
+    for path in SOURCES:
+        if path != ENGINE and path.suffix != ".css":
+            assert "@ts-" not in path.read_text(encoding="utf-8"), path.name
+
+
+def test_no_script_is_too_long_to_read():
+    for path in SOURCES:
+        if path != ENGINE:
+            assert len(path.read_text(encoding="utf-8").splitlines()) <= 450, path.name
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)

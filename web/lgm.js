@@ -3,9 +3,13 @@ import { app } from "../../scripts/app.js"
 
 /**
  * @typedef {{ filename: string, subfolder: string, type: string }} SavedFile
+ * @typedef {import("./viewer/viewer.mjs").Viewer} Viewer
+ * @typedef {import("./viewer/source.mjs").Payload} Payload
+ * @typedef {any} Node of litegraph
+ * @typedef {any} Widget
  */
 
-/** Address of a file ComfyUI keeps, whatever path it is served under. */
+/** Address of a file ComfyUI keeps, whatever path it is served under. @param {SavedFile} file */
 export function fileUrl({ filename, subfolder, type }) {
   return api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`)
 }
@@ -28,10 +32,14 @@ export function links(files) {
   })
 }
 
-/** Adds to what a node does in a callback. */
+/**
+ * Adds to what a node does in a callback.
+ * @param {Node} node @param {string} name of the callback
+ * @param {(...args: any[]) => void} added
+ */
 function chain(node, name, added) {
   const before = node[name]
-  node[name] = function (...args) {
+  node[name] = function (/** @type {any[]} */ ...args) {
     const result = before?.apply(this, args)
     added(...args)
     return result
@@ -39,13 +47,15 @@ function chain(node, name, added) {
 }
 
 /**
- * Undo makes all nodes anew at once. HTML nodes then go on showing the element of the node before,
- * so that of the new node has to take its place.
+ * Undo replaces every node by a new one with the same id. HTML nodes ("Nodes 2.0") then go on
+ * showing the old node's element, so the new node's element has to take its place in the page.
+ * @param {Node} node @param {Widget} widget
  */
 function handOver(node, widget) {
   const take = () => {
-    const heir = app.canvas.graph?.getNodeById(node.id)
-    const element = heir?.widgets?.find(({ name }) => name === widget.name)?.element
+    const replacement = app.canvas.graph?.getNodeById(node.id)
+    const sameWidget = (/** @type {Widget} */ { name }) => name === widget.name
+    const element = replacement?.widgets?.find(sameWidget)?.element
     if (element && !element.isConnected && widget.element.isConnected)
       widget.element.replaceWith(element)
   }
@@ -58,7 +68,7 @@ const MOST_ROWS = 6 // before the list scrolls
 app.registerExtension({
   name: "lgmsplats.SavedFiles",
 
-  nodeCreated(node) {
+  nodeCreated(/** @type {Node} */ node) {
     if (node.comfyClass !== "LGM_SaveSplat") return
     const list = document.createElement("div")
     list.style.cssText = "overflow-y: auto; padding: 0 8px; box-sizing: border-box;"
@@ -85,14 +95,19 @@ const VIEWER = "LGM_PreviewSplat"
 const [WIDTH, HEIGHT] = [480, 460] // pixels, of a new node and of the view's least height
 const MARGIN = 10 // pixels, that classic nodes leave around an element
 
-/** @type {Set<{ node: any, show: (payload: any) => void, warm: () => void }>} in the graph */
+/** @type {Set<{ node: Node, show: (payload: Payload) => void, warm: () => void }>} in the graph */
 const shown = new Set()
 
 const words = () => import(new URL("./viewer/words.mjs", import.meta.url).href)
 
-/** What a viewer needs of the page. @returns {import("./viewer/viewer.mjs").Host} */
+/**
+ * What a viewer needs of the page.
+ * @param {Node} node
+ * @returns {import("./viewer/viewer.mjs").Host}
+ */
 function hostOf(node) {
-  const valueOf = (name) => node.widgets?.find((widget) => widget.name === name)?.value
+  const valueOf = (/** @type {string} */ name) =>
+    node.widgets?.find((/** @type {Widget} */ widget) => widget.name === name)?.value
   return {
     async read(file) {
       const reply = await fetch(fileUrl(file))
@@ -124,22 +139,31 @@ function hostOf(node) {
   }
 }
 
-/** The widget is there at once, what is in it follows. */
+/**
+ * The widget is created at once; the viewer is put into it when its modules are loaded.
+ * @param {Node} node @param {string} name
+ */
 function addViewer(node, name) {
   const element = document.createElement("div")
   // HTML nodes ("Nodes 2.0") don't ask for getMinHeight.
   element.style.cssText = `width: 100%; height: 100%; min-height: ${HEIGHT - 2 * MARGIN}px;`
-  let saved = null // until the modules are there
+  /** @type {any} what the workflow kept, until the modules are there */
+  let saved = null
+  /** @type {Viewer | null} */
   let viewer = null
   let removed = false
   const open = async () => {
     const { makeViewer } = await import(new URL("./viewer/viewer.mjs", import.meta.url).href)
+    /** @type {Viewer} */
     const made = await makeViewer(hostOf(node))
-    if (removed) return made.dispose()
+    if (removed) {
+      made.dispose()
+      return null
+    }
     viewer = widget.viewer = made
-    if (saved) viewer.restore(saved)
-    element.replaceChildren(viewer.element)
-    return viewer
+    if (saved) made.restore(saved)
+    element.replaceChildren(made.element)
+    return made
   }
   const opened = open()
   opened.catch((error) => {
@@ -147,7 +171,7 @@ function addViewer(node, name) {
   })
   const widget = node.addDOMWidget(name, "LGM_VIEWER", element, {
     getValue: () => viewer?.saved() ?? saved,
-    setValue(value) {
+    setValue(/** @type {any} */ value) {
       saved = value
       viewer?.restore(value)
     },
@@ -158,7 +182,7 @@ function addViewer(node, name) {
   widget.serializeValue = async () => (await opened)?.promptValue()
   handOver(node, widget)
 
-  const show = (payload) => {
+  const show = (/** @type {Payload} */ payload) => {
     node.properties.lgm_preview = payload // a workflow that is opened again shows its last result
     opened.then((it) => it && (it.settled = it.show(payload)))
   }
@@ -175,17 +199,23 @@ function addViewer(node, name) {
     shown.delete(entry)
     viewer?.dispose()
   })
-  node.onDragOver = (event) => !!event.dataTransfer?.types.includes("Files")
-  node.onDragDrop = (event) => !!viewer?.drop(event.dataTransfer?.files)
+  node.onDragOver = (/** @type {DragEvent} */ event) =>
+    !!event.dataTransfer?.types.includes("Files")
+  node.onDragDrop = (/** @type {DragEvent} */ event) => !!viewer?.drop(event.dataTransfer?.files)
   return { widget }
 }
 
-/** The key of a node among the page's results: in a subgraph with the subgraph's own id. */
+/**
+ * The key of a node among the page's results: in a subgraph with the subgraph's own id.
+ * @param {Node} node
+ */
 const locator = ({ id, graph }) =>
   !graph || graph === graph.rootGraph || graph.isRootGraph ? String(id) : `${graph.id}:${id}`
 
+/** @param {Event} event */
 function keepTouch(event) {
-  if (event.target.closest?.(".lgm-viewer")) event.stopPropagation()
+  if (event.target instanceof Element && event.target.closest(".lgm-viewer"))
+    event.stopPropagation()
 }
 
 app.registerExtension({
@@ -193,21 +223,21 @@ app.registerExtension({
 
   getCustomWidgets: () => ({ LGM_VIEWER: addViewer }),
 
-  nodeCreated(node) {
+  nodeCreated(/** @type {Node} */ node) {
     if (node.comfyClass === VIEWER) node.setSize([Math.max(node.size[0], WIDTH), node.size[1]])
   },
 
   setup() {
     // The engine loads while the graph runs.
     api.addEventListener("execution_start", () => shown.forEach(({ warm }) => warm()))
-    // The page would zoom the graph by the two fingers that zoom a view. It listens above the nodes,
-    // before their elements can; the pointer events of the same fingers go on.
+    // Two fingers on a view would zoom the graph as well: the page's listener for touches sits
+    // above the nodes and gets them first. The view still gets them, as pointer events.
     for (const name of ["touchstart", "touchmove", "touchend", "touchcancel"])
       window.addEventListener(name, keepTouch, { capture: true, passive: true })
   },
 
-  /** Also when a tab is opened again, or a result is taken from the history. */
-  onNodeOutputsUpdated(outputs) {
+  /** For new results, and when a tab is opened again or a result is taken from the history. */
+  onNodeOutputsUpdated(/** @type {Record<string, { lgm_preview?: Payload[] }>} */ outputs) {
     for (const { node, show } of shown) {
       const payload = outputs[locator(node)]?.lgm_preview?.[0]
       if (payload) show(payload)

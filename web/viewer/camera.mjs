@@ -14,13 +14,16 @@
 export const FOV = 49.1 // degrees, what LGM was trained with
 export const RADIUS = 1.5 // of the circle that LGM's four cameras stand on
 const DEFAULT_FOV = 35 // of a camera that does not say, as ComfyUI's own nodes take it
-const PARALLEL = 400 // times as far as it says an orthographic camera is drawn from
-const MARGIN = 1.1 // free space around what is made to fit
+const PARALLEL = 400 // orthographic cameras are drawn in perspective, from so many times as far
+const MARGIN = 1.1 // the view is this many times as large as what is fitted into it
 
-/** The four pictures LGM looks at, by the object's own sides. */
+/** Azimuths of the four cameras LGM looks from, in their order; the sides are the object's own. */
 export const MODEL_VIEWS = { Front: 0, Left: 90, Back: 180, Right: 270 }
 
-/** Where a camera stands that looks along an axis: [azimuth, elevation]. */
+/**
+ * Where a camera stands that looks along an axis: [azimuth, elevation].
+ * @type {Record<string, [number, number]>}
+ */
 export const AXIS_VIEWS = {
   "+X": [90, 0],
   "−X": [270, 0],
@@ -30,8 +33,8 @@ export const AXIS_VIEWS = {
   "−Z": [180, 0],
 }
 
-const rad = (degrees) => (degrees * Math.PI) / 180
-const deg = (radians) => (radians * 180) / Math.PI
+const rad = (/** @type {number} */ degrees) => (degrees * Math.PI) / 180
+const deg = (/** @type {number} */ radians) => (radians * 180) / Math.PI
 
 /** @param {Vec3} a @param {Vec3} b @returns {Vec3} */
 export const add = (a, b) => [a[0] + b[0], a[1] + b[1], a[2] + b[2]]
@@ -46,12 +49,13 @@ export const length = (a) => Math.hypot(...a)
 
 /** The vector turned by a quaternion. @param {Vec3} v @param {Quaternion} q @returns {Vec3} */
 export function turned(v, [x, y, z, w]) {
+  /** @param {Vec3} a @param {Vec3} b @returns {Vec3} */
   const cross = (a, b) => [
     a[1] * b[2] - a[2] * b[1],
     a[2] * b[0] - a[0] * b[2],
     a[0] * b[1] - a[1] * b[0],
   ]
-  const axis = [x, y, z]
+  const axis = /** @type {Vec3} */ ([x, y, z])
   const t = times(cross(axis, v), 2)
   return add(add(v, times(t, w)), cross(axis, t))
 }
@@ -76,10 +80,11 @@ export function poseOf({ target, azimuth, elevation, distance, fov }) {
   return { position, quaternion, fov }
 }
 
-const xyz = (point) => /** @type {Vec3} */ ([point.x, point.y, point.z])
-const named = ([x, y, z]) => ({ x, y, z })
+const xyz = (/** @type {import("./state.mjs").Point} */ point) =>
+  /** @type {Vec3} */ ([point.x, point.y, point.z])
+const named = (/** @type {Vec3} */ [x, y, z]) => ({ x, y, z })
 
-/** Its angle with the zoom in it. @param {CameraInfo} info */
+/** Field of view in degrees, with the zoom taken into account. @param {CameraInfo} info */
 const angleOf = (info) =>
   deg(2 * Math.atan(Math.tan(rad(info.fov || DEFAULT_FOV) / 2) / (info.zoom || 1)))
 
@@ -102,6 +107,7 @@ export function poseOfInfo(info) {
   }
 }
 
+/** @param {CameraInfo} info @returns {Pose} */
 function perspectivePose(info) {
   if (!info.quaternion) return poseOf(orbitOf(info))
   const { x, y, z, w } = info.quaternion
@@ -166,7 +172,11 @@ export const clipRange = (distance) => [distance / 1000, distance * 1000]
 export const verticalFov = (fov, width, height) =>
   height <= width ? fov : deg(2 * Math.atan((Math.tan(rad(fov) / 2) * height) / width))
 
-/** Moves around the target. Never past a pole. @param {Orbit} orbit @returns {Orbit} */
+/**
+ * Moves around the target, never past a pole.
+ * @param {Orbit} orbit @param {number} right degrees @param {number} up degrees
+ * @returns {Orbit}
+ */
 export const orbitBy = (orbit, right, up) => ({
   ...orbit,
   azimuth: (((orbit.azimuth + right) % 360) + 360) % 360,
@@ -195,7 +205,7 @@ export const zoomBy = (orbit, factor) => ({
   distance: Math.min(Math.max(orbit.distance * factor, 1e-4), 1e6),
 })
 
-/** The eight corners of a box. @returns {Vec3[]} */
+/** The eight corners of a box. @param {import("./state.mjs").Box} box @returns {Vec3[]} */
 export const corners = ({ center, size }) =>
   [0, 1, 2, 3, 4, 5, 6, 7].map(
     (i) =>
@@ -221,7 +231,11 @@ export function fitTo(orbit, box) {
   return { ...orbit, target: /** @type {Vec3} */ ([...box.center]), distance }
 }
 
-/** The first look at something: its front, all of it. @returns {Orbit} */
+/**
+ * The first look at something: its front, all of it.
+ * @param {import("./state.mjs").Box} box
+ * @returns {Orbit}
+ */
 export const frontOf = (box) =>
   fitTo({ target: [0, 0, 0], azimuth: 0, elevation: 0, distance: RADIUS, fov: FOV }, box)
 
@@ -259,7 +273,12 @@ export function depthsOf(pose, box) {
   return [Math.max(Math.min(...depths), 0), Math.max(...depths)]
 }
 
-/** Unit direction of the ray through a pixel. @param {Pose} pose @returns {Vec3} */
+/**
+ * Unit direction of the ray through a pixel.
+ * @param {Pose} pose @param {number} px @param {number} py
+ * @param {number} width of the picture @param {number} height
+ * @returns {Vec3}
+ */
 export function rayThrough(pose, px, py, width, height) {
   const [x, y, z] = axesOf(pose.quaternion)
   const focal = Math.min(width, height) / 2 / Math.tan(rad(pose.fov) / 2)

@@ -6,16 +6,23 @@ const KEY_TURN = 15 // degrees of an arrow key
 const KEY_PAN = 0.05 // of the shorter side
 
 /**
- * @param {HTMLElement} surface that is dragged on
- * @param {import("./viewer.mjs").Viewer} viewer
+ * @typedef {{
+ *   camera: import("./view-camera.mjs").ViewCamera,
+ *   motion: import("./motion.mjs").Motion,
+ *   fit: () => void,
+ *   flip: () => void,
+ * }} Inputs
+ *   fit: makes what is shown fill the view; flip: swaps A and B
  */
-export function attachControls(surface, viewer) {
+
+/** @param {HTMLElement} surface that is dragged on @param {Inputs} inputs */
+export function attachControls(surface, { camera, motion, fit, flip }) {
   /** @type {Map<number, { x: number, y: number }>} */
   const pointers = new Map()
   let panning = false
 
   /** Pixels of the surface itself, which the graph may show scaled. */
-  const place = (event) => {
+  const place = (/** @type {MouseEvent} */ event) => {
     const { left, top, width } = surface.getBoundingClientRect()
     const scale = surface.clientWidth / (width || 1)
     return { x: (event.clientX - left) * scale, y: (event.clientY - top) * scale }
@@ -28,7 +35,7 @@ export function attachControls(surface, viewer) {
     surface.setPointerCapture(event.pointerId)
     pointers.set(event.pointerId, place(event))
     panning = event.button > 0 || event.shiftKey
-    viewer.setMoving(true)
+    motion.setMoving(true)
   })
   surface.addEventListener("pointermove", (event) => {
     const before = pointers.get(event.pointerId)
@@ -38,16 +45,17 @@ export function attachControls(surface, viewer) {
     const [dx, dy] = [(now.x - before.x) / side(), (now.y - before.y) / side()]
     if (!dx && !dy) return
     if (pointers.size === 2) {
-      const other = [...pointers].find(([id]) => id !== event.pointerId)[1]
-      const spread = (p) => Math.hypot(p.x - other.x, p.y - other.y) || 1
-      viewer.move(panBy(zoomBy(viewer.orbit(), spread(before) / spread(now)), dx / 2, dy / 2))
-    } else if (panning) viewer.move(panBy(viewer.orbit(), dx, dy))
-    else viewer.move(orbitBy(viewer.orbit(), -dx * TURN, dy * TURN))
+      const [[, other]] = [...pointers].filter(([id]) => id !== event.pointerId)
+      const spread = (/** @type {{ x: number, y: number }} */ p) =>
+        Math.hypot(p.x - other.x, p.y - other.y) || 1
+      camera.move(panBy(zoomBy(camera.orbit(), spread(before) / spread(now)), dx / 2, dy / 2))
+    } else if (panning) camera.move(panBy(camera.orbit(), dx, dy))
+    else camera.move(orbitBy(camera.orbit(), -dx * TURN, dy * TURN))
     pointers.set(event.pointerId, now)
   })
-  for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) {
+  for (const name of /** @type {const} */ (["pointerup", "pointercancel", "lostpointercapture"])) {
     surface.addEventListener(name, (event) => {
-      if (pointers.delete(event.pointerId) && !pointers.size) viewer.setMoving(false)
+      if (pointers.delete(event.pointerId) && !pointers.size) motion.setMoving(false)
     })
   }
   surface.addEventListener("contextmenu", (event) => {
@@ -60,14 +68,14 @@ export function attachControls(surface, viewer) {
       event.preventDefault()
       event.stopPropagation()
       const pixels = event.deltaY * (event.deltaMode ? 33 : 1)
-      viewer.glide(zoomBy(viewer.orbit(), Math.exp(Math.min(Math.max(pixels, -200), 200) / 700)))
+      motion.glide(zoomBy(camera.orbit(), Math.exp(Math.min(Math.max(pixels, -200), 200) / 700)))
     },
     { passive: false },
   )
   surface.addEventListener("dblclick", (event) => {
     event.stopPropagation()
     const { x, y } = place(event)
-    viewer.pivot(x, y)
+    camera.pivot(x, y, [surface.clientWidth, surface.clientHeight])
   })
   surface.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return
@@ -77,29 +85,34 @@ export function attachControls(surface, viewer) {
     if (!action) return
     event.preventDefault()
     event.stopPropagation()
-    action(viewer)
+    action({ camera, motion, fit, flip })
   })
 }
 
-/** @returns {((viewer: import("./viewer.mjs").Viewer) => void) | undefined} */
+/**
+ * @param {KeyboardEvent} event
+ * @returns {((inputs: Inputs) => void) | undefined}
+ */
 function keyAction({ key, shiftKey }) {
+  /** @type {Record<string, [number, number]>} right, up */
   const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }
   const arrow = arrows[key]
   if (arrow && shiftKey)
-    return (viewer) => viewer.move(panBy(viewer.orbit(), -arrow[0] * KEY_PAN, arrow[1] * KEY_PAN))
+    return ({ camera }) =>
+      camera.move(panBy(camera.orbit(), -arrow[0] * KEY_PAN, arrow[1] * KEY_PAN))
   if (arrow)
-    return (viewer) =>
-      viewer.move(orbitBy(viewer.orbit(), arrow[0] * KEY_TURN, arrow[1] * KEY_TURN))
+    return ({ camera }) =>
+      camera.move(orbitBy(camera.orbit(), arrow[0] * KEY_TURN, arrow[1] * KEY_TURN))
   switch (key) {
     case "+":
     case "=":
-      return (viewer) => viewer.move(zoomBy(viewer.orbit(), 1 / 1.2))
+      return ({ camera }) => camera.move(zoomBy(camera.orbit(), 1 / 1.2))
     case "-":
-      return (viewer) => viewer.move(zoomBy(viewer.orbit(), 1.2))
+      return ({ camera }) => camera.move(zoomBy(camera.orbit(), 1.2))
     case "f":
     case "F":
-      return (viewer) => viewer.fit()
+      return ({ fit }) => fit()
     case " ":
-      return (viewer) => viewer.flip()
+      return ({ flip }) => flip()
   }
 }

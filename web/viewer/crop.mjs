@@ -7,8 +7,9 @@
  */
 import { project } from "./camera.mjs"
 
-/** @type {Side[]} */
-export const SIDES = [0, 1, 2].flatMap((axis) => [1, -1].map((sign) => ({ axis, sign })))
+export const SIDES = [0, 1, 2].flatMap((axis) =>
+  [1, -1].map((sign) => /** @type {Side} */ ({ axis, sign })),
+)
 /** Corners (as numbered in camera.mjs) that an edge joins. */
 export const EDGES = [0, 1, 2].flatMap((axis) =>
   [0, 1, 2, 3, 4, 5, 6, 7].filter((i) => !((i >> axis) & 1)).map((i) => [i, i | (1 << axis)]),
@@ -37,7 +38,7 @@ export const faceCenter = (box, side) =>
 export function moveFace(box, { axis, sign }, place, extent) {
   const opposite = faceAt(box, { axis, sign: /** @type {1 | -1} */ (-sign) })
   const thickness = Math.max(sign * (place - opposite), THINNEST * extent.size[axis])
-  const replace = (values, value) =>
+  const replace = (/** @type {Vec3} */ values, /** @type {number} */ value) =>
     /** @type {Vec3} */ (values.map((old, i) => (i === axis ? value : old)))
   return {
     center: replace(box.center, opposite + (sign * thickness) / 2),

@@ -1,9 +1,11 @@
 /** Short ways to make elements. */
 
 /**
- * @param {string} tag
+ * @template {keyof HTMLElementTagNameMap} Tag
+ * @param {Tag} tag
  * @param {Record<string, any>} [attributes] with `class`, `on<event>` functions, `text`, `html`
  * @param {(Node | string)[]} children
+ * @returns {HTMLElementTagNameMap[Tag]}
  */
 export function el(tag, attributes = {}, ...children) {
   const element = document.createElement(tag)
@@ -21,7 +23,11 @@ export function el(tag, attributes = {}, ...children) {
 
 const SVG = "http://www.w3.org/2000/svg"
 
-/** @param {string} tag @param {Record<string, any>} [attributes] */
+/**
+ * @template {keyof SVGElementTagNameMap} Tag
+ * @param {Tag} tag @param {Record<string, any>} [attributes] @param {Node[]} children
+ * @returns {SVGElementTagNameMap[Tag]}
+ */
 export function svg(tag, attributes = {}, ...children) {
   const element = document.createElementNS(SVG, tag)
   set(element, attributes)
@@ -40,9 +46,7 @@ export function set(element, attributes) {
  *   text: (value: number) => string, change: (value: number) => void }} options
  */
 export function slider({ label, title, min, max, step, text, change }) {
-  const input = /** @type {HTMLInputElement} */ (
-    el("input", { type: "range", min, max, step, "aria-label": label, title })
-  )
+  const input = el("input", { type: "range", min, max, step, "aria-label": label, title })
   const output = el("output", { class: "lgm-value" })
   const show = () => {
     output.textContent = text(input.valueAsNumber)
@@ -66,20 +70,25 @@ export function slider({ label, title, min, max, step, text, change }) {
 
 /**
  * Buttons of which one is pressed.
- * @param {string} label @param {Record<string, string>} choices value -> text
- * @param {(value: string) => void} change
+ * @template {string} Value
+ * @param {string} label @param {Record<Value, string>} choices value -> text
+ * @param {(value: Value) => void} change
  */
 export function choice(label, choices, change) {
-  const buttons = Object.entries(choices).map(([value, text]) =>
+  const entries = /** @type {[Value, string][]} */ (Object.entries(choices))
+  const buttons = entries.map(([value, text]) =>
     el("button", { type: "button", "data-value": value, text, onclick: () => change(value) }),
   )
   const group = el("div", { class: "lgm-choice", role: "group", "aria-label": label }, ...buttons)
   return {
     group,
-    /** @param {string} value */
+    /** @param {Value} value */
     set(value) {
       for (const button of buttons)
         button.setAttribute("aria-pressed", String(button.dataset.value === value))
     },
   }
 }
+
+/** -1 and 1 for the arrow keys to the left and to the right, else 0. @param {string} key */
+export const arrowStep = (key) => (key === "ArrowLeft" ? -1 : key === "ArrowRight" ? 1 : 0)

@@ -24,7 +24,9 @@ export function sharedEngine() {
     .catch((error) => {
       shared = null // a later view may try again
       const values = { reason: error.message }
-      throw new Error(t("The viewer's 3D engine did not start ({reason}): reload the page.", values))
+      throw new Error(
+        t("The viewer's 3D engine did not start ({reason}): reload the page.", values),
+      )
     })
   return shared
 }
@@ -43,8 +45,9 @@ export class Engine {
     /** @type {Set<View>} */ this.waiting = new Set() // in line to be drawn
     /** @type {(SplatPass | undefined)[]} */ this.passes = []
     this.line = Promise.resolve()
-    this.frames = 0
-    this.through = 0 // when the GPU was last seen to be through with a picture
+    /** @type {number | undefined} of the next redraw */ this.frame = undefined
+    this.frames = 0 // drawn since the page was opened
+    this.through = 0 // when the GPU finished the last picture that was timed
     this.canvas.addEventListener("webglcontextlost", (event) => {
       event.preventDefault() // else it would never come back
       this.lost = true
@@ -119,14 +122,14 @@ export class Engine {
   }
 
   /**
-   * Milliseconds for a picture, when the GPU is through with it: not with those before it.
+   * Milliseconds that the GPU takes for a picture, without the time for those before it.
    * @param {number} start of its drawing, by performance.now()
    */
   async timeOf(start) {
     const gl = this.renderer.getContext()
     const fence = gl.fenceSync(gl.SYNC_GPU_COMMANDS_COMPLETE, 0)
     gl.flush()
-    // A lost context knows no state of it.
+    // In a lost context the state is never UNSIGNALED, so this ends.
     while (fence && gl.getSyncParameter(fence, gl.SYNC_STATUS) === gl.UNSIGNALED)
       await new Promise((next) => setTimeout(next, 4))
     gl.deleteSync(fence)
@@ -136,12 +139,14 @@ export class Engine {
     return time
   }
 
+  /** @param {Pane} pane */
   resize({ width, height }) {
     const { canvas } = this
     if (canvas.width !== width || canvas.height !== height)
       this.renderer.setSize(width, height, false)
   }
 
+  /** @param {number} index @returns {SplatPass} */
   pass(index) {
     this.passes[index] ??= new SplatPass(this.lib, this.renderer)
     return this.passes[index]
@@ -156,12 +161,13 @@ export class Engine {
   remove(view, scenes) {
     this.views.delete(view)
     this.dirty.delete(view)
-    for (const pass of this.passes) if (scenes.includes(pass?.scene)) pass.forget()
+    for (const pass of this.passes) if (scenes.includes(pass?.scene)) pass?.forget()
   }
 }
 
-/** Spark, with one scene at a time. */
+/** Draws splats by Spark, of one scene at a time: Spark sorts all splats of the scene it is in. */
 class SplatPass {
+  /** @param {any} lib @param {any} renderer three's */
   constructor(lib, renderer) {
     this.spark = new lib.SparkRenderer({
       renderer,
@@ -213,6 +219,7 @@ class SplatPass {
     if (this.key !== pane.key) await this.sort(pane)
   }
 
+  /** @param {Pane["style"]} style */
   apply({ shade, falloff, low_pass }) {
     this.spark.material.uniforms[SHADE].value = shade
     this.spark.falloff = falloff
@@ -232,11 +239,11 @@ class SplatPass {
   }
 }
 
-/** Lets the uniform `lgmShade` make a ball of each disc that Spark draws. */
+/** Lets the uniform `lgmShade` make a ball of each disc that Spark draws. @param {any} material */
 function shadeDiscs(material) {
   const [before, after] = ["void main() {", "if (encodeLinear) {"]
   const source = material.fragmentShader
-  if (!source.includes(before) || !source.includes(after)) return // discs then stay flat
+  if (!source.includes(before) || !source.includes(after)) return // another Spark: discs stay flat
   material.fragmentShader = source
     .replace(before, `uniform float ${SHADE};\n${before}`)
     .replace(

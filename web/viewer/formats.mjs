@@ -1,32 +1,38 @@
 /**
- * The splat files that Spark does not read, or the graph does not: turned into 3DGS PLY.
+ * Turns splats into 3DGS PLY: those of .glb files, which Spark does not read, and those of formats
+ * that only Spark reads, for the graph.
  *
  * @typedef {{ count: number, positions: Float32Array, scales: Float32Array,
  *   rotations: Float32Array, opacities: Float32Array, colors: Float32Array }} Columns
  *   y-down, as PLY: positions [3 * count], scales [3 * count] of one standard deviation, rotations
  *   [4 * count] wxyz, opacities [count] and colors [3 * count] in 0..1
+ * @typedef {{ x: number, y: number, z: number }} Vector three's
+ * @typedef {(i: number, center: Vector, scales: Vector, rotation: Vector & { w: number },
+ *   opacity: number, color: { r: number, g: number, b: number }) => void} EachSplat
+ *   what Spark calls for each Gaussian
  */
 
 export const SH_C0 = 0.28209479177387814 // the spherical harmonic of degree 0
 const EXTENSION = "KHR_gaussian_splatting"
-const FIELDS = [
-  ...["x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"],
-  ...["scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"],
-]
+const FIELDS =
+  "x y z f_dc_0 f_dc_1 f_dc_2 opacity scale_0 scale_1 scale_2 rot_0 rot_1 rot_2 rot_3".split(" ")
 const [JSON_CHUNK, BINARY_CHUNK] = [0x4e4f534a, 0x004e4942]
 const FLOAT = 5126
-const OPAQUE = 1 - 1e-6 // the most that the logit of an opacity can say
+const OPAQUE = 1 - 1e-6 // largest opacity that is written: the logit of 1 is infinite
 
-/** @param {Columns} columns @returns {Uint8Array} */
+/** @param {Columns} columns @returns {Uint8Array<ArrayBuffer>} */
 export function writePly({ count, positions, scales, rotations, opacities, colors }) {
   const header = [
-    ...["ply", "format binary_little_endian 1.0", `element vertex ${count}`],
+    "ply",
+    "format binary_little_endian 1.0",
+    `element vertex ${count}`,
     ...FIELDS.map((name) => `property float ${name}`),
-    ...["end_header", ""],
+    "end_header",
+    "",
   ].join("\n")
   const rows = new DataView(new ArrayBuffer(4 * FIELDS.length * count))
   let at = 0
-  const put = (value) => {
+  const put = (/** @type {number} */ value) => {
     rows.setFloat32(at, value, true)
     at += 4
   }
@@ -73,18 +79,19 @@ export const isSplatGlb = (buffer) =>
 export function readSplatGlb(buffer) {
   const { document, binary } = chunksOf(buffer)
   const moved = (document.nodes ?? []).some(
-    (n) => n.matrix || n.translation || n.rotation || n.scale,
+    (/** @type {any} */ n) => n.matrix || n.translation || n.rotation || n.scale,
   )
-  const splats = (document.meshes ?? [])
-    .flatMap(({ primitives }) => primitives)
-    .filter(({ extensions }) => extensions?.[EXTENSION])
+  /** @type {any[]} */
+  const primitives = (document.meshes ?? []).flatMap((/** @type {any} */ mesh) => mesh.primitives)
+  const splats = primitives.filter(({ extensions }) => extensions?.[EXTENSION])
   const linear = splats.some((s) => s.extensions[EXTENSION].colorSpace === "lin_rec709_display")
   if (moved || linear || splats.length !== 1)
     throw new Error(
       "Of .glb splats the viewer shows single ones that are not moved, with sRGB colors: " +
         "run the graph to see this one.",
     )
-  const read = (name, width) => floats(document, binary, splats[0].attributes[name], width)
+  const read = (/** @type {string} */ name, /** @type {number} */ width) =>
+    floats(document, binary, splats[0].attributes[name], width)
   const positions = read("POSITION", 3)
   const xyzw = read(`${EXTENSION}:ROTATION`, 4)
   const count = positions.length / 3
@@ -105,11 +112,16 @@ export function readSplatGlb(buffer) {
   }
 }
 
-/** An accessor's values; a copy. @returns {Float32Array} */
+/**
+ * An accessor's values; a copy.
+ * @param {any} document @param {Uint8Array | null} binary
+ * @param {number} index of the accessor @param {number} width numbers a row
+ * @returns {Float32Array}
+ */
 function floats({ accessors, bufferViews }, binary, index, width) {
   const accessor = accessors?.[index]
   const { byteOffset = 0, byteStride = 4 * width } = bufferViews?.[accessor?.bufferView] ?? {}
-  if (!accessor || accessor.componentType !== FLOAT)
+  if (!binary || !accessor || accessor.componentType !== FLOAT)
     throw new Error(
       "A .glb splat with uncompressed floats is needed: run the graph to see this one.",
     )
@@ -133,12 +145,14 @@ export function columnsOf(mesh) {
     opacities: new Float32Array(count),
     colors: new Float32Array(3 * count),
   }
-  mesh.forEachSplat((i, center, scales, { x, y, z, w }, opacity, { r, g, b }) => {
+  /** @type {EachSplat} */
+  const read = (i, center, scales, { x, y, z, w }, opacity, { r, g, b }) => {
     columns.positions.set([center.x, center.y, center.z], 3 * i)
     columns.scales.set([scales.x, scales.y, scales.z], 3 * i)
     columns.rotations.set([w, x, y, z], 4 * i)
     columns.opacities[i] = opacity
     columns.colors.set([r, g, b], 3 * i)
-  })
+  }
+  mesh.forEachSplat(read)
   return columns
 }

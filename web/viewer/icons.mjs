@@ -1,11 +1,12 @@
 /** Drawings for the buttons, 16 x 16, in the color of the text. */
-const drawing = (inside) =>
+const drawing = (/** @type {string} */ inside) =>
   `<svg viewBox="0 0 16 16" width="16" height="16" aria-hidden="true" fill="none" ` +
   `stroke="currentColor" stroke-width="1.4" stroke-linecap="round" stroke-linejoin="round">` +
   `${inside}</svg>`
 
 const DOT = 'fill="currentColor" stroke="none"'
 
+/** @type {Record<string, string>} */
 export const ICONS = {
   look: drawing(
     `<path d="M1.5 8C3.4 4.9 5.6 3.4 8 3.4S12.6 4.9 14.5 8C12.6 11.1 10.4 12.6 8 12.6S3.4 11.1 1.5 8Z"/>` +

@@ -4,13 +4,13 @@
 export async function loadMesh(lib, buffer) {
   const loader = new lib.GLTFLoader()
   // three's other loader of textures fetches blob: addresses, which ComfyUI's policy forbids.
-  loader.register((parser) => {
+  loader.register((/** @type {any} */ parser) => {
     parser.textureLoader = new lib.TextureLoader(parser.options.manager)
     return { name: "LGM_textures" }
   })
   const { scene } = await loader.parseAsync(buffer, "")
   let lit = false
-  scene.traverse(({ material }) => {
+  scene.traverse((/** @type {any} */ { material }) => {
     lit ||= !!material && !material.isMeshBasicMaterial
   })
   if (lit) {
@@ -21,10 +21,10 @@ export async function loadMesh(lib, buffer) {
   return scene
 }
 
-/** Frees all that a mesh has on the GPU. */
+/** Frees all that a mesh has on the GPU. @param {any} object */
 export function disposeMesh(object) {
   object.removeFromParent()
-  object.traverse(({ geometry, material }) => {
+  object.traverse((/** @type {any} */ { geometry, material }) => {
     geometry?.dispose()
     for (const one of [material ?? []].flat()) {
       one.map?.dispose()
@@ -33,7 +33,7 @@ export function disposeMesh(object) {
   })
 }
 
-/** @returns {import("./state.mjs").Box} */
+/** @param {any} lib @param {any} object @returns {import("./state.mjs").Box} */
 export function extentOfMesh(lib, object) {
   const box = new lib.Box3().setFromObject(object)
   return {

@@ -8,22 +8,42 @@ import { t } from "./words.mjs"
 const AXES = "XYZ"
 const COLORS = ["#f0605d", "#62c462", "#5b9cf5"] // of the axes, as everywhere
 
-/** @param {import("./viewer.mjs").Viewer} viewer */
-export function makeOverlay(viewer) {
+/**
+ * @typedef {{
+ *   stage: HTMLElement,
+ *   state: import("./state.mjs").State,
+ *   camera: import("./view-camera.mjs").ViewCamera,
+ *   comparison: import("./comparison.mjs").Comparison,
+ *   motion: import("./motion.mjs").Motion,
+ *   pictureSize: () => { width: number, height: number },
+ *   tool: () => string,
+ *   extent: () => Box,
+ *   box: () => Box,
+ *   setCrop: (crop: Box) => void,
+ *   setWipe: (part: number) => void,
+ * }} Inputs
+ *   tool: the open panel; extent: of what is shown; box: the crop box, or the one to begin with
+ * @typedef {import("./state.mjs").Box} Box
+ * @typedef {import("./crop.mjs").Side} Side
+ */
+
+/** @param {Inputs} inputs */
+export function makeOverlay(inputs) {
+  const { stage, state, camera, comparison, pictureSize, tool } = inputs
   const frame = svg("path", { class: "lgm-frame", "fill-rule": "evenodd" })
   const edges = EDGES.map(() => svg("line", { class: "lgm-edge" }))
-  const handles = SIDES.map((side) => makeHandle(viewer, side))
-  const wipe = makeWipe(viewer)
+  const handles = SIDES.map((side) => makeHandle(side, inputs))
+  const wipe = makeWipe(inputs)
   const box = svg("g", {}, ...edges, ...handles)
   const root = svg("svg", { class: "lgm-overlay" }, frame, box, wipe)
 
   function update() {
-    const { clientWidth: width, clientHeight: height } = viewer.stage
-    const crop = viewer.tool === "crop" && viewer.stage.clientWidth ? viewer.box() : null
-    const pose = viewer.pose()
-    drawFrame(frame, viewer.tool === "picture" ? viewer.host.pictureSize() : null, width, height)
+    const { clientWidth: width, clientHeight: height } = stage
+    const crop = tool() === "crop" && width ? inputs.box() : null
+    const pose = camera.pose()
+    drawFrame(frame, tool() === "picture" ? pictureSize() : null, width, height)
     box.style.display = crop ? "" : "none"
-    box.classList.toggle("lgm-proposed", !viewer.state.edit.crop)
+    box.classList.toggle("lgm-proposed", !state.edit.crop)
     if (crop) {
       const points = corners(crop).map((corner) => project(pose, corner, width, height))
       EDGES.forEach(([a, b], index) => {
@@ -41,23 +61,29 @@ export function makeOverlay(viewer) {
         if (depth > 0) set(handle, { cx: x, cy: y, "aria-valuenow": round(faceAt(crop, side)) })
       })
     }
-    const wiping = viewer.comparing() === "wipe"
+    const wiping = comparison.comparing() === "wipe"
     wipe.style.display = wiping ? "" : "none"
     if (wiping) {
-      const x = viewer.state.look.wipe * width
+      const part = state.look.wipe
       set(wipe, {
-        transform: `translate(${x} 0)`,
-        "aria-valuenow": Math.round(100 * viewer.state.look.wipe),
+        transform: `translate(${part * width} 0)`,
+        "aria-valuenow": Math.round(100 * part),
       })
-      set(wipe.firstChild, { y2: height })
-      set(wipe.children[1], { cy: height / 2 })
-      set(wipe.lastChild, { transform: `translate(0 ${height / 2})` })
+      const [line, knob, arrows] = wipe.children
+      set(line, { y2: height })
+      set(knob, { cy: height / 2 })
+      set(arrows, { transform: `translate(0 ${height / 2})` })
     }
   }
   return { root, update }
 }
 
-/** Darkens what is not in the node's picture, which need not have the view's shape. */
+/**
+ * Darkens what is not in the node's picture, which need not have the view's shape.
+ * @param {SVGElement} path
+ * @param {{ width: number, height: number } | null} size of the node's picture; null: no frame
+ * @param {number} width @param {number} height of the view
+ */
 function drawFrame(path, size, width, height) {
   path.style.display = size ? "" : "none"
   if (!size) return
@@ -67,8 +93,15 @@ function drawFrame(path, size, width, height) {
   set(path, { d: `M0 0H${width}V${height}H0Z M${x} ${y}h${w}v${h}h${-w}Z` })
 }
 
-/** Calls `move` with the pixels from where the press began. */
-function draggable(element, viewer, begin, move) {
+/**
+ * Calls `move` with the pixels from where the press began, and with what `begin` returned then.
+ * @template T
+ * @param {SVGElement} element @param {Inputs} inputs
+ * @param {() => T} begin
+ * @param {(moved: [number, number], start: T) => void} move
+ */
+function draggable(element, { stage, motion }, begin, move) {
+  /** @type {{ x: number, y: number, start: T } | null} */
   let from = null
   element.addEventListener("pointerdown", (event) => {
     event.stopPropagation()
@@ -76,39 +109,44 @@ function draggable(element, viewer, begin, move) {
     element.focus()
     element.setPointerCapture(event.pointerId)
     from = { x: event.clientX, y: event.clientY, start: begin() }
-    viewer.setMoving(true)
+    motion.setMoving(true)
   })
   element.addEventListener("pointermove", (event) => {
     if (!from) return
     event.stopPropagation()
-    const { width } = viewer.stage.getBoundingClientRect()
-    const scale = viewer.stage.clientWidth / (width || 1) // the graph may show it scaled
+    const { width } = stage.getBoundingClientRect()
+    const scale = stage.clientWidth / (width || 1) // the graph may show it scaled
     move([(event.clientX - from.x) * scale, (event.clientY - from.y) * scale], from.start)
   })
   for (const name of ["pointerup", "pointercancel"]) {
     element.addEventListener(name, () => {
-      if (from) viewer.setMoving(false)
+      if (from) motion.setMoving(false)
       from = null
     })
   }
 }
 
-const stageSize = ({ clientWidth, clientHeight }) =>
-  /** @type {[number, number]} */ ([clientWidth, clientHeight])
-
-function makeHandle(viewer, side) {
+/** @param {Side} side @param {Inputs} inputs */
+function makeHandle(side, inputs) {
+  const { stage, camera, extent, box: begin, setCrop } = inputs
   const name = `${side.sign > 0 ? "+" : "−"}${AXES[side.axis]}`
   const handle = svg("circle", {
-    ...{ class: "lgm-handle", r: 7, fill: COLORS[side.axis], tabindex: 0, role: "slider" },
+    class: "lgm-handle",
+    r: 7,
+    fill: COLORS[side.axis],
+    tabindex: 0,
+    role: "slider",
     "aria-label": t("Crop box, {name} side", { name }),
     "data-side": `${side.sign > 0 ? "+" : "-"}${AXES[side.axis]}`,
   })
-  handle.append(svg("title"))
-  handle.firstChild.textContent = t("Drag the {name} side of the crop box", { name })
-  const moveTo = (box, place) => viewer.setCrop(moveFace(box, side, place, viewer.extent))
-  const begin = () => viewer.box()
-  draggable(handle, viewer, begin, (moved, box) => {
-    const distance = dragged(viewer.pose(), box, side, moved, stageSize(viewer.stage))
+  const title = svg("title")
+  title.textContent = t("Drag the {name} side of the crop box", { name })
+  handle.append(title)
+  const moveTo = (/** @type {Box} */ box, /** @type {number} */ place) =>
+    setCrop(moveFace(box, side, place, extent()))
+  draggable(handle, inputs, begin, (moved, box) => {
+    const size = /** @type {[number, number]} */ ([stage.clientWidth, stage.clientHeight])
+    const distance = dragged(camera.pose(), box, side, moved, size)
     if (distance) moveTo(box, faceAt(box, side) + distance)
   })
   handle.addEventListener("keydown", (event) => {
@@ -117,25 +155,31 @@ function makeHandle(viewer, side) {
     event.preventDefault()
     event.stopPropagation()
     const box = begin()
-    moveTo(box, faceAt(box, side) + 0.02 * step * viewer.extent.size[side.axis])
+    moveTo(box, faceAt(box, side) + 0.02 * step * extent().size[side.axis])
   })
   return handle
 }
 
-function makeWipe(viewer) {
+/** @param {Inputs} inputs */
+function makeWipe(inputs) {
+  const { stage, state, setWipe } = inputs
   const wipe = svg(
     "g",
     {
-      ...{ class: "lgm-wipe", tabindex: 0, role: "slider", "aria-label": t("Line between A and B") },
-      ...{ "aria-valuemin": 0, "aria-valuemax": 100 },
+      class: "lgm-wipe",
+      tabindex: 0,
+      role: "slider",
+      "aria-label": t("Line between A and B"),
+      "aria-valuemin": 0,
+      "aria-valuemax": 100,
     },
     svg("line", { y1: 0 }),
     svg("circle", { r: 11 }),
     svg("path", { d: "M-3-4-7 0l4 4M3-4 7 0 3 4" }),
   )
-  const moveTo = (part) => viewer.setLook({ wipe: Math.min(Math.max(part, 0), 1) })
-  const begin = () => viewer.state.look.wipe
-  draggable(wipe, viewer, begin, ([dx], start) => moveTo(start + dx / viewer.stage.clientWidth))
+  const moveTo = (/** @type {number} */ part) => setWipe(Math.min(Math.max(part, 0), 1))
+  const begin = () => state.look.wipe
+  draggable(wipe, inputs, begin, ([dx], start) => moveTo(start + dx / stage.clientWidth))
   wipe.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: -0.05, ArrowRight: 0.05 }[event.key]
     if (!step) return

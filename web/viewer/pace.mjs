@@ -1,20 +1,23 @@
 /**
- * How sharp to draw while the camera moves: less, as long as pictures take too long. Only pictures
- * of a movement count, and only these are drawn less sharp.
+ * How sharp to draw while the camera moves: with fewer pixels, as long as pictures take too long.
+ * Pictures of a camera that stands are always sharp, and their times don't count.
  */
 export const SCALES = [1, 0.75, 0.5] // of the pixels a side
 const SLOW = 50 // milliseconds a picture may take
-const DIRE = 500 // milliseconds after which one picture is enough to tell
-const EASY = 30 // milliseconds it has to take at most, by its pixels, for a sharper scale
+const DIRE = 500 // milliseconds: one picture as slow as this is enough to draw less sharp
+const EASY = 30 // milliseconds that a picture of a sharper scale may be expected to take
 const PATIENCE = 8 // easy pictures in a row before the sharper scale is taken
-const GAIN = 0.85 // part of the time that a coarser scale has to take at most, to be worth it
+const GAIN = 0.85 // a coarser scale has to need less than this part of the time, to be worth it
 
 export class Pace {
   constructor() {
     this.scale = SCALES[0]
     this.useless = false // fewer pixels are no faster: the Gaussians themselves are too many
     this.sharper = { scale: this.scale, time: Infinity } // what the scale was lowered from
-    this.begin(this.scale)
+    this.seen = 0 // pictures at this scale
+    this.easy = 0 // of them in a row, that a sharper scale could have been drawn as fast
+    /** @type {number[]} milliseconds of slow pictures in a row */
+    this.slow = []
   }
 
   /** @param {number} scale to draw at from now on */
@@ -22,7 +25,7 @@ export class Pace {
     this.scale = scale
     this.seen = 0
     this.easy = 0
-    /** @type {number[]} milliseconds of slow pictures in a row */ this.slow = []
+    this.slow = []
   }
 
   /**
@@ -53,9 +56,13 @@ export class Pace {
     this.begin(scale)
   }
 
-  /** The sharpest scale that takes at most so long, if pixels cost it all; else the coarsest. */
+  /**
+   * The sharpest scale whose pictures should take at most so long; else the coarsest. As if all the
+   * time went by the count of pixels.
+   * @param {number} time milliseconds at this scale @param {number} most
+   */
   reachable(time, most) {
-    const fits = (scale) => time * (scale / this.scale) ** 2 <= most
-    return SCALES.find(fits) ?? SCALES.at(-1)
+    const fits = (/** @type {number} */ scale) => time * (scale / this.scale) ** 2 <= most
+    return SCALES.find(fits) ?? SCALES[SCALES.length - 1]
   }
 }

@@ -4,13 +4,15 @@
  * @typedef {import("./state.mjs").Vec3} Vec3
  * @typedef {import("./state.mjs").Box} Box
  * @typedef {{ mesh: any, uniforms: Record<string, any>, count: number, positions: Float32Array,
- *   opacities: Float32Array, longest: Float32Array, bytes: number }} Splat
- *   positions [3 * count] in the y-up world; longest: axis of each Gaussian, one standard deviation
+ *   opacities: Float32Array, longest: Float32Array, bytes: number,
+ *   kept?: { of: string, kept: number } }} Splat
+ *   positions [3 * count] in the y-up world; longest: axis of each Gaussian, one standard deviation;
+ *   kept: how many Gaussians the edit of which `of` is the JSON keeps
  */
 import { isSplatGlb, readSplatGlb, writePly } from "./formats.mjs"
 import { MODES } from "./state.mjs"
 
-const FINE = 400_000 // Gaussians up to which full precision is worth twice the memory
+const FINE = 400_000 // up to so many Gaussians full precision is worth twice the memory
 
 /**
  * @param {any} lib
@@ -33,19 +35,21 @@ export async function loadSplat(lib, buffer, name) {
   return { mesh, uniforms, bytes: buffer.byteLength, ...columns(mesh) }
 }
 
-/** What the viewer counts and picks by. */
+/** What the viewer needs to count, to pick and to measure. @param {any} mesh Spark's */
 function columns(mesh) {
   const count = mesh.splats?.getNumSplats() ?? 0
   const positions = new Float32Array(3 * count)
   const opacities = new Float32Array(count)
   const longest = new Float32Array(count)
-  mesh.forEachSplat((i, center, scales, _rotation, opacity) => {
+  /** @type {import("./formats.mjs").EachSplat} */
+  const read = (i, center, scales, _rotation, opacity) => {
     positions[3 * i] = center.x
     positions[3 * i + 1] = -center.y
     positions[3 * i + 2] = -center.z
     opacities[i] = opacity
     longest[i] = Math.max(scales.x, scales.y, scales.z)
-  })
+  }
+  mesh.forEachSplat(read)
   return { count, positions, opacities, longest }
 }
 
@@ -55,6 +59,7 @@ function columns(mesh) {
  */
 export function extentOf({ positions, opacities, count }) {
   const step = Math.max(1, Math.floor(count / 50_000)) // enough for a percentile
+  /** @type {[number[], number[], number[]]} */
   const axes = [[], [], []]
   for (let i = 0; i < count; i += step) {
     if (opacities[i] < 0.05) continue
@@ -63,7 +68,7 @@ export function extentOf({ positions, opacities, count }) {
   if (!axes[0].length) return { center: [0, 0, 0], size: [1, 1, 1] }
   const spans = axes.map((values) => {
     values.sort((a, b) => a - b)
-    const at = (part) => values[Math.round(part * (values.length - 1))]
+    const at = (/** @type {number} */ part) => values[Math.round(part * (values.length - 1))]
     return [at(0.005), at(0.995)]
   })
   return {
@@ -88,6 +93,7 @@ export function countKept({ count, positions, opacities, longest }, edit) {
   return kept
 }
 
+/** @param {Box} box @param {Float32Array} positions @param {number} at where one begins */
 const inside = ({ center, size }, positions, at) =>
   Math.abs(positions[at] - center[0]) <= size[0] / 2 &&
   Math.abs(positions[at + 1] - center[1]) <= size[1] / 2 &&
@@ -116,6 +122,7 @@ export function pick({ count, positions, opacities, longest }, origin, direction
   return [positions[3 * best], positions[3 * best + 1], positions[3 * best + 2]]
 }
 
+/** @param {any} lib @returns {Splat["uniforms"]} */
 const makeUniforms = ({ dyno, Vector3, Quaternion }) => ({
   cropCenter: dyno.dynoVec3(new Vector3()),
   cropHalf: dyno.dynoVec3(new Vector3()), // negative: no crop
@@ -160,21 +167,32 @@ export function setLook({ uniforms }, { edit, look }, pose, depths, ghosts) {
 export const styleOf = ({ mode, scale }) => ({
   shade: mode === "ellipsoids" ? 1 : 0,
   falloff: mode === "ellipsoids" || mode === "points" ? 0 : 1,
-  low_pass: mode === "points" ? 0.3 * scale * scale : 0.3, // the size of a point is nothing else
+  low_pass: mode === "points" ? 0.3 * scale * scale : 0.3, // it alone gives a point its size
 })
 
-/** The edit and the view modes, in the y-up world, as a stage of Spark's pipeline. */
+/**
+ * The edit and the view modes, in the y-up world, as a stage of Spark's pipeline.
+ * @param {any} lib @param {Splat["uniforms"]} uniforms
+ */
 function modifier({ dyno }, uniforms) {
   const types = {
-    ...{ cropCenter: "vec3", cropHalf: "vec3", eye: "vec3", depths: "vec3", view: "vec4" },
-    ...{ minOpacity: "float", maxScale: "float", ghost: "float", size: "float", cut: "float" },
+    cropCenter: "vec3",
+    cropHalf: "vec3",
+    minOpacity: "float",
+    maxScale: "float",
+    ghost: "float",
     mode: "int",
+    size: "float",
+    cut: "float",
+    eye: "vec3",
+    view: "vec4",
+    depths: "vec3",
   }
   const stage = dyno.dyno({
     inTypes: { gsplat: dyno.Gsplat, ...types },
     outTypes: { gsplat: dyno.Gsplat },
     inputs: uniforms,
-    statements: ({ inputs: u, outputs: { gsplat: g } }) =>
+    statements: (/** @type {any} */ { inputs: u, outputs: { gsplat: g } }) =>
       dyno.unindentLines(`
         ${g} = ${u.gsplat};
         {
@@ -219,7 +237,11 @@ function modifier({ dyno }, uniforms) {
         }
       `),
   })
-  return dyno.dynoBlock({ gsplat: dyno.Gsplat }, { gsplat: dyno.Gsplat }, ({ gsplat }) => ({
-    gsplat: stage.apply({ gsplat }).gsplat,
-  }))
+  return dyno.dynoBlock(
+    { gsplat: dyno.Gsplat },
+    { gsplat: dyno.Gsplat },
+    (/** @type {any} */ { gsplat }) => ({
+      gsplat: stage.apply({ gsplat }).gsplat,
+    }),
+  )
 }

@@ -1,5 +1,6 @@
 /**
- * What a viewer remembers: in the workflow all of it, in the prompt only what changes a result.
+ * What a viewer remembers. The workflow keeps all of it; the prompt, which the graph is computed
+ * from, gets only what changes a result.
  * The world is three.js's: y up, right-handed.
  *
  * @typedef {[number, number, number]} Vec3
@@ -9,7 +10,8 @@
  *   ComfyUI's LOAD3D_CAMERA; `fov` in degrees spans the shorter side of the picture
  * @typedef {{ center: Vec3, size: Vec3 }} Box
  * @typedef {{ crop: Box | null, min_opacity: number, max_scale: number }} Edit
- *   what stays: centers inside the box, at least this opaque, longest axis at most so long (0: any)
+ *   which Gaussians are kept: center inside the box, at least this opaque, and the longest axis at
+ *   most max_scale (0: any)
  * @typedef {"splat" | "points" | "ellipsoids" | "depth" | "normal"} Mode
  * @typedef {"off" | "wipe" | "side"} Compare
  * @typedef {{ mode: Mode, background: string, scale: number, opacity_cut: number,
@@ -45,7 +47,10 @@ export const defaultState = () => ({
   file: null,
 })
 
-/** Rounded so that a value read back from a file is the same value. @param {number} x */
+/**
+ * Rounded, so that a value stays the same when it is written to a file and read back.
+ * @param {number} x
+ */
 export const round = (x) => Math.round(x * 1e4) / 1e4 + 0 // + 0: no -0, which JSON would lose
 
 /**
@@ -68,7 +73,7 @@ export function readState(saved) {
   state.look.opacity_cut = number(look?.opacity_cut, 0, 1, 0)
   state.look.wipe = number(look?.wipe, 0, 1, 0.5)
   if (typeof look?.against === "string") state.look.against = look.against
-  for (const name of ["turntable", "show_mesh", "show_splat"]) {
+  for (const name of /** @type {const} */ (["turntable", "show_mesh", "show_splat"])) {
     if (typeof look?.[name] === "boolean") state.look[name] = look[name]
   }
   if (typeof saved.seen?.filename === "string") state.seen = saved.seen
@@ -116,23 +121,35 @@ export function toggled(look, name, apart) {
 /** Whether an edit keeps everything. @param {Edit} edit */
 export const isUnedited = (edit) => !edit.crop && edit.min_opacity <= 0 && edit.max_scale <= 0
 
+/** @param {any} text */
 const isBackground = (text) =>
   text === "checker" || text === "transparent" || /^#[0-9a-f]{6}$/i.test(text ?? "")
 
+/**
+ * @template T
+ * @param {readonly T[]} allowed @param {any} value
+ * @returns {T}
+ */
 const oneOf = (allowed, value) => (allowed.includes(value) ? value : allowed[0])
 
+/** @param {any} value @param {number} low @param {number} high @param {number} otherwise */
 const number = (value, low, high, otherwise) =>
   Number.isFinite(value) ? Math.min(Math.max(value, low), high) : otherwise
 
+/** @param {any} point */
 const isPoint = (point) => [point?.x, point?.y, point?.z].every(Number.isFinite)
 
+/** @param {any} vector */
 const isVector = (vector) =>
   Array.isArray(vector) && vector.length === 3 && vector.every(Number.isFinite)
 
 /** @param {any} box @returns {Box | null} */
 function readBox(box) {
   if (!isVector(box?.center) || !isVector(box?.size)) return null
-  return { center: [...box.center], size: box.size.map((side) => Math.abs(side)) }
+  return {
+    center: /** @type {Vec3} */ ([...box.center]),
+    size: /** @type {Vec3} */ (box.size.map(Math.abs)),
+  }
 }
 
 /** @param {any} camera @returns {CameraInfo | null} */

@@ -1,17 +1,17 @@
 /**
- * What the viewer says. A text is known by its English; other languages have a table of theirs. The
- * page's language is learned once, before the first viewer is made.
+ * The viewer's texts. The English text is the key; each other language has a table of translations.
+ * The page's language is set once, before the first viewer is made.
  */
 
 /** ComfyUI's name of a language -> its table, loaded when it is needed. */
-const TABLES = { __proto__: null, zh: () => import(new URL("./words.zh.mjs", import.meta.url).href) }
+const TABLES = new Map([["zh", () => import(new URL("./words.zh.mjs", import.meta.url).href)]])
 
 /** @type {Record<string, string>} English -> the page's language */
 let table = {}
 
 /** @param {string | undefined} locale */
 export async function learn(locale) {
-  table = (await TABLES[locale ?? ""]?.())?.default ?? {}
+  table = (await TABLES.get(locale ?? "")?.())?.default ?? {}
 }
 
 /**
@@ -33,7 +33,8 @@ const ofGraph = () => ({
   connected: t("The connected camera goes out of the node, until you move the view."),
   unmoved: t("A camera from which all can be seen goes out of the node, until you move the view."),
   uncropped: t("Drag a colored handle, or a slider. The graph gets what stays."),
-  cropped: (values) => t("{kept} of {count} stay, for the graph's next run.", values),
+  cropped: (/** @type {Record<string, string>} */ values) =>
+    t("{kept} of {count} stay, for the graph's next run.", values),
   save: t("Downloads what you see, with alpha, in the node's width and height"),
   seen: t("As seen: this picture goes out of the node when the graph runs."),
   drawn: t("The node's picture is drawn exactly from this camera when the graph runs."),
@@ -46,13 +47,18 @@ const alone = () => ({
   crop: t("Cut the splat with a box, by opacity or by size"),
   picture: t("Save what you see"),
   faint: t("Hides what is less opaque"),
-  ...{ moved: "", connected: "", unmoved: "" },
+  moved: "",
+  connected: "",
+  unmoved: "",
   uncropped: t("Drag a colored handle, or a slider. The files stay as they are."),
-  cropped: (values) => t("{kept} of {count} stay; the files stay as they are.", values),
+  cropped: (/** @type {Record<string, string>} */ values) =>
+    t("{kept} of {count} stay; the files stay as they are.", values),
   save: t("Downloads what you see, with alpha"),
   seen: "",
   drawn: t("With alpha where nothing is."),
 })
 
-/** What is said of where the results go. @param {import("./viewer.mjs").Host} host */
+/** @typedef {ReturnType<typeof ofGraph>} Words */
+
+/** The texts that depend on whether a graph gets the results. @param {import("./viewer.mjs").Host} host */
 export const wordsOf = (host) => (host.alone ? alone() : ofGraph())
