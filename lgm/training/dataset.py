@@ -19,10 +19,10 @@ from ..command.options import Parser, pick_device, whole
 from ..command.outputs import check_writable, staged_folder
 from .furniture import build_furniture, furniture_objects
 from .packs.packing import folder_objects, told, write_pack
+from .packs.read import find_meshes
 from .renders.rendering import (
     Rendered,
     Settings,
-    find_meshes,
     in_order,
     made_from,
     mesh_renderer,

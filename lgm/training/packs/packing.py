@@ -15,11 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..renders.rendering import UNREADABLE, find_meshes, reason_of
 from .mesh import TILE, Mesh, resize
 from .obj import SourceMesh
 from .pack_file import save_pack
-from .read import read_source
+from .read import UNREADABLE, find_meshes, read_source, reason_of
 from .simplify import face_normals, simplify
 from .surfaces import to_mesh
 
