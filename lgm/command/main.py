@@ -27,7 +27,7 @@ from .options import (
     add_model_options,
     number,
     report,
-    whole,
+    whole_number,
 )
 from .reconstruct import run_demo, run_reconstruct
 
@@ -115,8 +115,8 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--negative", metavar="TEXT", help="what to keep away from; default ugly, blurry, ..."
     )
-    command.add_argument("--seed", type=whole(0, 2**64 - 1), default=42, metavar="N")
-    command.add_argument("--steps", type=whole(1, 1000), default=30, metavar="N")
+    command.add_argument("--seed", type=whole_number(0, 2**64 - 1), default=42, metavar="N")
+    command.add_argument("--steps", type=whole_number(1, 1000), default=30, metavar="N")
     command.add_argument(
         "--guidance",
         type=number(0, 100),
@@ -208,7 +208,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--fit",
-        type=whole(0, 10_000),
+        type=whole_number(0, 10_000),
         default=0,
         metavar="N",
         help="steps that fit the splat to the pictures; 10 are enough, for pictures that show one "
@@ -216,7 +216,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--rounds",
-        type=whole(0, 100),
+        type=whole_number(0, 100),
         default=ROUNDS,
         metavar="N",
         help="how often the included model looks at its splat and mends it: 0 is fastest; "
@@ -230,8 +230,8 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--out", type=Path, required=True, help="a file .mp4 or .gif, or a folder for PNG frames"
     )
-    command.add_argument("--size", type=whole(8, 4096), default=512, metavar="PX")
-    command.add_argument("--frames", type=whole(1, 3600), default=90, metavar="N")
+    command.add_argument("--size", type=whole_number(8, 4096), default=512, metavar="PX")
+    command.add_argument("--frames", type=whole_number(1, 3600), default=90, metavar="N")
     command.add_argument(
         "--elevation", type=number(-90, 90), default=0.0, metavar="DEG", help="above the horizon"
     )
@@ -253,10 +253,14 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help="a file .glb, or a folder"
     )
-    command.add_argument("--faces", type=whole(4, 10_000_000), default=30_000, metavar="N")
-    command.add_argument("--texture-size", type=whole(128, 8192), default=1024, metavar="PX")
+    command.add_argument("--faces", type=whole_number(4, 10_000_000), default=30_000, metavar="N")
+    command.add_argument("--texture-size", type=whole_number(128, 8192), default=1024, metavar="PX")
     command.add_argument(
-        "--views", type=whole(6, 480), default=36, metavar="N", help="the colors are taken from"
+        "--views",
+        type=whole_number(6, 480),
+        default=36,
+        metavar="N",
+        help="the colors are taken from",
     )
     command.add_argument(
         "--method",
@@ -265,7 +269,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="how the surface is found: by what is seen from outside, or by density",
     )
     command.add_argument(
-        "--resolution", type=whole(32, 768), default=192, metavar="N", help="of the surface's grid"
+        "--resolution",
+        type=whole_number(32, 768),
+        default=192,
+        metavar="N",
+        help="of the surface's grid",
     )
     command.add_argument("--frame", choices=("y-down", "y-up"), default="y-down")
     add_device_options(command)

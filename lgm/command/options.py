@@ -45,7 +45,7 @@ def add_device_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--quiet", action="store_true", help="no progress bars, no tables")
 
 
-def whole(low: int, high: int) -> Callable[[str], int]:
+def whole_number(low: int, high: int) -> Callable[[str], int]:
     """An option's type: a whole number in a range."""
     return _in_range(int, "whole number", low, high)
 

@@ -55,12 +55,12 @@ def write_pack(path: Path, objects: Iterable[Packed]) -> tuple[Counter[str], lis
             entries.append({"name": item.name, **item.about})
             outcome[entries[-1]["split"]] += 1
     if not meshes:
-        raise ValueError(f"None of the models can be used: {told(outcome) or 'there are none'}.")
+        raise ValueError(f"None of the models can be used: {summary(outcome) or 'there are none'}.")
     save_pack(path, meshes, entries)
     return outcome, left_out
 
 
-def told(outcome: Counter[str]) -> str:
+def summary(outcome: Counter[str]) -> str:
     return ", ".join(f"{count} {what}" for what, count in sorted(outcome.items()))
 
 
