@@ -1,7 +1,7 @@
-"""`lgm dataset`: what training reads, from meshes, rendered datasets, furniture or nothing at all.
+"""`lgm dataset`: makes training data from meshes, rendered datasets, furniture or random seeds.
 
-Shards of rendered objects (`lgm.training.shards`) or, from furniture, the mesh pack and the
-evaluation set (`lgm.training.furniture`).
+It writes shards of rendered objects (`renders/`), or mesh packs (`packs/`), or from furniture a
+pack and the evaluation set (`furniture.py`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from .renders.sources import LAYOUTS, check_renders, find_renders, render_reader
 FAILURES = "failures.txt"
 PACK = "meshes.safetensors"
 CHECK_PICTURE = "cameras_check.png"
-# Options that only some sources know, and what they are where nothing is said.
+# Options of single sources, and their defaults.
 DEFAULTS = {
     "meshes": {"views": 100, "size": 512, "up": "y", "device": "cpu", "workers": None},
     "sample": {"views": 16, "size": 128, "device": "cpu", "workers": None},
@@ -143,7 +143,7 @@ def furniture(arguments: argparse.Namespace) -> int:
 
 
 def pack(arguments: argparse.Namespace) -> int:
-    """One mesh pack of all sources."""
+    """Write one mesh pack of all sources."""
     for source in arguments.pack:
         if not source.is_file():
             _check_folder("--pack", source)
@@ -203,7 +203,7 @@ def build(
     make: Callable[[str], Rendered],
     settings: dict,
 ) -> int:
-    """Make every object that isn't there yet; those that can't be made are listed in a file."""
+    """Make the objects that are still missing; failures are listed in a file."""
     out, failures = arguments.out, []
     with ShardWriter(out, settings) as writer:
         wanted = [name for name in names if name not in writer.names]
@@ -227,7 +227,7 @@ def build(
 
 
 def add(writer: ShardWriter, made: Rendered) -> str:
-    """Store an object, or say why that makes no sense."""
+    """Store an object; returns the reason if it can't be used, else an empty text."""
     if made.name in writer.names:
         return ""
     try:
@@ -238,7 +238,7 @@ def add(writer: ShardWriter, made: Rendered) -> str:
 
 
 def write_failures(path: Path, failures: list[str]) -> None:
-    """The list of this run; an older one is gone, because everything in it was tried again."""
+    """Write this run's failures in place of an older list, whose objects were all tried again."""
     path.unlink(missing_ok=True)
     if failures:
         path.write_text("\n".join(failures) + "\n", encoding="utf-8")

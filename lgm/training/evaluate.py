@@ -1,4 +1,4 @@
-"""How good is a model on objects it never saw: a table per tier, beside baselines that need no
+"""`lgm evaluate`: measures a model on held-out objects, tier by tier, beside baselines without
 learning.
 """
 
@@ -38,9 +38,7 @@ INPUTS = ("exact", "distorted", "jittered", "distorted+jittered")
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """K objects in 4 input and 8 novel views each; made by `lgm dataset`, or read from the
-    repository's small one.
-    """
+    """K held-out objects with 4 input and 8 novel views each, as `lgm dataset` writes them."""
 
     images: Tensor  # uint8 [K, V, 4, S, S], straight color and alpha; the first four are the inputs
     c2w: Tensor  # [V, 4, 4]
@@ -66,15 +64,15 @@ class EvaluationSet:
             ) from error
 
     def views(self, index: int) -> Tensor:
-        """[V, 4, S, S], 0..1, color on white plus alpha."""
+        """The views [V, 4, S, S] of an object, 0..1: color on white, and alpha."""
         rgba = self.images[index].float() / 255
         color, alpha = rgba.split((3, 1), dim=1)
         return torch.cat([color * alpha + (1 - alpha), alpha], dim=1)
 
 
 def measure(images: Tensor, alphas: Tensor, truth: Tensor) -> dict[str, float]:
-    """Means over novel views of pictures [V, 3, S, S] and coverage [V, 1, S, S] against truth [V,
-    4, S, S].
+    """Compare images [V, 3, S, S] and alphas [V, 1, S, S] with the truth [V, 4, S, S]; means over
+    the views. "object psnr" counts the object's pixels alone.
     """
     color, mask = truth.split((3, 1), dim=1)
     images = images.clamp(0, 1)
@@ -121,10 +119,10 @@ def predict(
     """The method under test: reconstruct from the inputs, render the novel views.
 
     Args:
-        count: of the four inputs these are taken, beginning with the front.
+        count: number of inputs, starting with the front.
         fit: steps that fit the splat to the inputs.
-        kind: what the inputs are like, one of INPUTS.
-        rounds: how often a corrector looks.
+        kind: augmentation of the inputs, one of INPUTS.
+        rounds: correction rounds.
     """
     chosen = {1: [0], 2: [0, 1], 3: [0, 1, 2], 4: [0, 1, 2, 3]}[count]
 
@@ -153,15 +151,16 @@ def white(views: Tensor, c2w: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor]
 
 
 def nearest_input(views: Tensor, c2w: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The input picture whose camera stands nearest, unchanged."""
+    """Baseline: the input image whose camera is nearest, unchanged."""
     distance = torch.cdist(c2w[VIEW_COUNT:, :3, 3], c2w[:VIEW_COUNT, :3, 3])
     chosen = views[:VIEW_COUNT][distance.argmin(1)]
     return chosen[:, :3], chosen[:, 3:]
 
 
 def hull_splats(views: Tensor, c2w: Tensor, resolution: int = 128) -> Gaussians:
-    """The colored visual hull of the four silhouettes, carved from voxels: each takes the color of
-    the views that see it, the better they face it the more."""
+    """The colored visual hull of the four silhouettes, carved from voxels. A voxel's color is the
+    mean over the views that see it, weighted by how well they face its surface.
+    """
     colors, alphas = views[:VIEW_COUNT].split((3, 1), dim=1)
     poses = c2w[:VIEW_COUNT]
     axis = (torch.arange(resolution) + 0.5) / resolution * 2 - 1
@@ -204,8 +203,8 @@ def hull(views: Tensor, c2w: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 def true_depth(views: Tensor, c2w: Tensor, depths: Tensor | None) -> tuple[Tensor, Tensor]:
-    """A ceiling: the inputs' pixels as Gaussians at their true depth. What no input saw stays
-    empty.
+    """An upper bound for pixel-aligned methods: the inputs' pixels as Gaussians at their true
+    depth. Surfaces that no input shows stay empty.
     """
     colors, alphas = views[:VIEW_COUNT].split((3, 1), dim=1)
     size = views.shape[-1]
@@ -251,7 +250,7 @@ def _bytes(images: Tensor) -> Tensor:
 
 
 def summarize(rows: list[dict[str, object]]) -> list[dict[str, object]]:
-    """Mean, median and worst tenth of PSNR and the other means, per tier and method."""
+    """Mean, median and worst tenth of PSNR, and means of the other figures, per tier and method."""
     table = []
     for tier in sorted({row["tier"] for row in rows}):
         for method in dict.fromkeys(row["method"] for row in rows):
@@ -275,7 +274,7 @@ def summarize(rows: list[dict[str, object]]) -> list[dict[str, object]]:
 
 
 def print_table(table: list[dict[str, object]]) -> None:
-    """Markdown, so that it can stand in a README."""
+    """Print a table in Markdown."""
     print("| " + " | ".join(table[0]) + " |\n|" + "---|" * len(table[0]))
     for row in table:
         print(
@@ -288,7 +287,7 @@ def print_table(table: list[dict[str, object]]) -> None:
 def save_sheet(
     path: Path, data: EvaluationSet, pictures: dict[int, list[Tensor]], indices: list[int]
 ) -> None:
-    """Per object: the four inputs, then truth above each method's novel views."""
+    """Write an image: for each object the four inputs, then the truth above every method."""
     blocks = []
     for index in indices:
         truth, *methods = pictures[index]
@@ -332,7 +331,7 @@ def parser() -> argparse.ArgumentParser:
         type=whole_number(0, 100),
         nargs="+",
         default=[ROUNDS],
-        help="how often the corrector looks, of models that have one; several are compared",
+        help="correction rounds, for models with a corrector; several are compared",
     )
     p.add_argument(
         "--inputs",

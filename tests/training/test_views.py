@@ -161,7 +161,7 @@ def test_views_that_cannot_be_read_are_replaced_or_repeated(tmp_path, shards, ca
     data = bytearray(shard.read_bytes())
     for view in range(ALL):
         if view not in (0, 3):
-            start, size = damaged.samples[0].place(1 + view)
+            start, size = damaged.samples[0].byte_range(1 + view)
             data[start : start + size] = bytes(size)
     shard.write_bytes(data)
     with caplog.at_level(logging.WARNING):
