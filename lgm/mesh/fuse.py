@@ -21,11 +21,12 @@ from torch import Tensor
 
 from ..cameras import focal_length, orbit_poses
 from ..gaussians import Gaussians
-from ..machine.interrupt import Check, Progress
-from ..render import interruptible, render
+from ..machine.interrupt import between_steps, report, subtask
+from ..render import render
 from ..render.threads import threads
 from ..rotations import rotation_matrices
 from .merge import merged
+from .record import Mesh
 from .surface_nets import surface_nets
 from .unit_ball import NOTHING_OPAQUE, OPAQUE, REACH, Grid, check_resolution, in_unit_ball
 
@@ -55,44 +56,37 @@ class Views:
     alphas: Tensor  # [V, S, S]
 
 
-def fuse(
-    gaussians: Gaussians,
-    resolution: int = 192,
-    check: Check | None = None,
-    progress: Progress | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices [V, 3] float32 and faces [F, 3] int64, counterclockwise from outside: a closed
-    surface, each edge of which has two faces.
+def fuse(gaussians: Gaussians, resolution: int = 192) -> Mesh:
+    """A closed surface, each edge of which has two faces, where the Gaussians are.
 
-    Bubbles and stray pieces are still there, see `clean.clean`. The same splat gives the same
+    Bubbles and stray pieces are still there, see `cleanup.cleaned`. The same splat gives the same
     surface.
 
     Args:
         gaussians: a batch of one, of any scale and anywhere; the work is done on its device.
         resolution: voxels along the longest side.
-        check: called within all loops; what it raises ends the work.
-        progress: told how much is done, 0..1.
 
     Raises:
         ValueError: a resolution below 16, more than one object, or nothing that pictures show.
     """
     check_resolution(resolution)
-    check, progress = check or (lambda: None), progress or (lambda done: None)
     with torch.no_grad(), threads(1) as before:
-        visible, center, radius = in_unit_ball(gaussians, check)
+        visible, center, radius = in_unit_ball(gaussians)
         visible = merged(visible, 1 / resolution)
-        check()
-        size = min(PIXELS * resolution, MAX_SIZE)
-        views = _observe(visible, size, before, check, lambda done: progress(0.5 * done))
+        between_steps()
+        with subtask(0.0, 0.5):
+            views = _observe(visible, min(PIXELS * resolution, MAX_SIZE), before)
         points = _seen_points(views)
         grid = _grid_around(points, resolution)
-        values = _field(grid, points, views, check, lambda done: progress(0.5 + 0.4 * done))
-        check()
+        with subtask(0.5, 0.9):
+            values = _field(grid, points, views)
+        between_steps()
         vertices, faces = surface_nets(values, grid.origin, grid.voxel)
     if not len(faces):
         raise ValueError(NOTHING_OPAQUE)
-    progress(1.0)
-    return vertices * np.float32(radius) + center.numpy(), faces
+    report(1.0)
+    vertices = vertices * np.float32(radius) + center.numpy()
+    return Mesh(torch.from_numpy(vertices), torch.from_numpy(faces)).to(gaussians.device)
 
 
 def _poses() -> tuple[Tensor, float]:
@@ -108,26 +102,24 @@ def _poses() -> tuple[Tensor, float]:
     return orbit_poses(azimuths, torch.rad2deg(height.asin()), distance), distance
 
 
-def _observe(
-    gaussians: Gaussians, size: int, workers: int, check: Check, progress: Progress
-) -> Views:
+def _observe(gaussians: Gaussians, size: int, workers: int) -> Views:
     c2w, distance = _poses()
     axes = rotation_matrices(gaussians.rotations) * gaussians.scales[..., None, :]
     depths, alphas = [], []
     for number, pose in enumerate(c2w):
-        check()
+        between_steps()
         back = pose[:3, 2].to(gaussians.positions)
         half_depths = (axes * back[:, None]).sum(-2).norm(dim=-1)
         # Relative to the middle, so that the third power keeps its digits.
         offset = -(gaussians.positions * back).sum(-1) - HALF_DEPTH * half_depths
         powers = replace(gaussians, colors=torch.stack([offset, offset**2, offset**3], dim=-1))
-        with interruptible(check), threads(workers):
+        with threads(workers):
             picture = render(powers, pose[None], size, FOVY, background=0.0)
         alpha = picture.alphas[0, 0, 0]
         front = _front(picture.images[0, 0] / alpha.clamp(min=1e-6), alpha)
         depths.append(torch.where(alpha >= OPAQUE, front + distance, torch.inf))
         alphas.append(alpha)
-        progress((number + 1) / VIEWS)
+        report((number + 1) / VIEWS)
     depths = torch.stack(depths)
     return Views(c2w, depths, _cosines(depths), torch.stack(alphas))
 
@@ -182,7 +174,7 @@ def _grid_around(points: Tensor, resolution: int) -> Grid:
     return Grid(low - (MARGIN - 0.5) * voxel, voxel, tuple(shape))
 
 
-def _field(grid: Grid, points: Tensor, views: Views, check: Check, progress: Progress) -> Tensor:
+def _field(grid: Grid, points: Tensor, views: Views) -> Tensor:
     """[X, Y, Z] signed distances to the surface in voxels, near it, and any number of the right
     sign elsewhere; below 0 inside.
     """
@@ -194,10 +186,10 @@ def _field(grid: Grid, points: Tensor, views: Views, check: Check, progress: Pro
     chunk = 1 << (22 if places.is_cuda else 16)  # a CPU's cache holds it
     values, done = [], 0
     for part in places.split(chunk):
-        check()
+        between_steps()
         values.append(_distances(part, views, grid.voxel))
         done += len(part)
-        progress(done / len(places))
+        report(done / len(places))
     values = torch.cat(values)
     field = values[: len(coarse)].reshape(coarse_shape).sign()
     for axis in range(3):

@@ -21,7 +21,7 @@ from torch import Tensor, autocast
 from ..cameras import FOVY, world_to_camera
 from ..gaussians import Gaussians, colors_toward
 from ..machine.constants import sent
-from ..machine.interrupt import interruptible
+from ..machine.interrupt import working
 from ..machine.optional import why_no_numba
 from .projection import NEAR
 
@@ -44,6 +44,10 @@ _MODULES = {
     "reference": "reference",
 }
 _log = logging.getLogger(__name__)
+
+interruptible = working
+"""`with interruptible(check)`: `check()` is called while pictures are drawn; what it raises ends
+the drawing."""
 
 
 @dataclass(frozen=True)
