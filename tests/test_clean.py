@@ -13,7 +13,7 @@ from lgm.machine.interrupt import working
 from lgm.rotations import quaternion_multiply
 from lgm.splats.clusters import cluster_mask
 from lgm.splats.crop import box_mask, sphere_mask
-from lgm.splats.extent import _smallest_ball, extent
+from lgm.splats.extent import extent, smallest_ball
 from lgm.splats.filters import (
     budget_mask,
     importance,
@@ -440,7 +440,7 @@ def test_the_smallest_ball_holds_all_and_can_not_shrink(kind):
         "equal": np.ones((40, 3)),
         "grid": np.argwhere(np.ones((4, 5, 6))).astype(float),
     }[kind]
-    center, radius = _smallest_ball(points)
+    center, radius = smallest_ball(points)
     distances = np.linalg.norm(points - center, axis=1)
     assert distances.max() <= radius * (1 + 1e-8) + 1e-12
     # Optimal if and only if the center is a convex combination of points on the surface.

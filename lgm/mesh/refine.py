@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..cameras import focal_length, orbit_poses, world_to_camera
+from ..cameras import focal_length, orbit_poses, transform, world_to_camera
 from ..gaussians import Gaussians
 from ..machine.interrupt import between_steps, report
 from ..render import render
@@ -160,10 +160,11 @@ def _moved(gaussians: Gaussians, center: Tensor, radius: float) -> Gaussians:
 
 
 def _draw(dr, context, vertices: Tensor, texture: Tensor, topology: Topology, poses) -> Tensor:
-    """Pictures on white and their coverage [V, S, S, 4], row 0 at the top."""
+    """Pictures on white and their coverage [V, S, S, 4], row 0 at the top, which is y = -1 in
+    nvdiffrast.
+    """
     w2c = world_to_camera(poses.double()).float().to(vertices)
-    seen = (w2c[:, None, :3, :3] * vertices[None, :, None]).sum(-1) + w2c[:, None, :3, 3]
-    x, y, z = seen.unbind(-1)  # z forward; nvdiffrast's first row is y = -1, our top
+    x, y, z = transform(w2c[:, None], vertices).unbind(-1)  # z forward
     scale = 2 * focal_length(SIZE, _fovy()) / SIZE
     depth = (z * (FAR + NEAR) - 2 * FAR * NEAR) / (FAR - NEAR)
     clip = torch.stack([x * scale, y * scale, depth, z], dim=-1)

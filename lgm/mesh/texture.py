@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from ..cameras import FOVY, focal_length, orbit_poses
+from ..cameras import FOVY, even_poses, focal_length, project
 from ..gaussians import Gaussians
 from ..machine.interrupt import between_steps, report
 from ..render import render
@@ -130,7 +130,7 @@ def bake(
         raise ValueError(f"No texel of {size} x {size} lies on the mesh: choose a larger texture.")
     pixels = max(size // 2, LEAST_PIXELS)
     with threads(drawing_threads()):
-        colors = project(mesh, surface, gaussians, pixels, views, inputs)
+        colors = surface_colors(mesh, surface, gaussians, pixels, views, inputs)
     texture = colors.new_zeros(size * size, 3)
     texture[texel] = colors
     known = torch.zeros(size * size, dtype=torch.bool, device=texture.device)
@@ -149,7 +149,7 @@ def vertex_colors(
     surface = Surface(mesh.vertices, normals_of(mesh))
     pixels = min(max(int(2 * len(mesh.vertices) ** 0.5), LEAST_PIXELS), MOST_PIXELS)
     with threads(drawing_threads()):
-        colors = project(mesh, surface, gaussians, pixels, views, inputs)
+        colors = surface_colors(mesh, surface, gaussians, pixels, views, inputs)
     return colors.to(place)
 
 
@@ -174,7 +174,7 @@ def normals_of(mesh: Mesh) -> Tensor:
 
 
 @torch.no_grad()
-def project(
+def surface_colors(
     mesh: Mesh,
     surface: Surface,
     gaussians: Gaussians,
@@ -282,11 +282,8 @@ def sphere_around(vertices: Tensor) -> tuple[Tensor, float]:
 
 
 def _around(center: Tensor, radius: float, views: int, size: int) -> Cameras:
-    """Cameras spread evenly over a sphere (a Fibonacci spiral), that fit the mesh tightly."""
-    index = torch.arange(views, dtype=torch.float64) + 0.5
-    azimuths = torch.rad2deg(index * math.pi * (3 - math.sqrt(5)))
-    elevations = torch.rad2deg(torch.asin(1 - 2 * index / views))
-    c2w = orbit_poses(azimuths, elevations, DISTANCE * radius).to(center)
+    """Cameras all around that fit the mesh tightly."""
+    c2w = even_poses(views, DISTANCE * radius).to(center)
     c2w[:, :3, 3] += center
     # The sphere's outline lies where a ray touches it.
     tangent = 1 / math.sqrt(DISTANCE**2 - 1)
@@ -330,14 +327,9 @@ def _input_pictures(inputs: Inputs, mesh: Mesh, cameras: Cameras) -> Iterator[Te
 def _look(points: Tensor, pose: Tensor, cameras: Cameras) -> tuple[Tensor, Tensor]:
     """Where points [P, 3] lie in a picture, [P, 2] from 0 at its top left to 1, and their depths
     [P]."""
-    # Written out, since a matrix product may be rounded to ten bits on a GPU.
-    offsets = (points - pose[:3, 3]).unbind(-1)
-    right, up, back = (
-        sum(offset * factor for offset, factor in zip(offsets, axis, strict=True))
-        for axis in pose[:3, :3].T.tolist()
-    )
-    scale = focal_length(cameras.size, cameras.fovy) / cameras.size / back
-    return torch.stack([0.5 - right * scale, 0.5 + up * scale], dim=-1), -back
+    right, up, depth = project(points, pose)
+    scale = focal_length(cameras.size, cameras.fovy) / cameras.size / depth
+    return torch.stack([0.5 + right * scale, 0.5 - up * scale], dim=-1), depth
 
 
 def _fill(sums: Tensor, surface: Surface, radius: float) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..machine.interrupt import between_steps
 from ..rotations import rotation_matrices
-from .extent import _extent, quantile, visible_mask
+from .extent import quantile, sphere_of, visible_mask
 from .neighbors import NEIGHBORS, array, as_mask, lengths, nearest
 
 CELLS_PER_RADIUS = 64  # gaps of 1.5 to 3 % of the splat's radius part two clusters
@@ -36,7 +36,7 @@ def cluster_mask(positions: Tensor, opacities: Tensor, scales: Tensor, rotations
     visible = visible_mask(array(opacities)[:, 0])
     points, weights = array(positions)[visible], array(opacities)[visible, 0]
     sizes = np.sort(array(scales)[visible], axis=1)
-    center, radius = _extent(points, weights, sizes)
+    center, radius = sphere_of(points, weights, sizes)
     points = points - center
     cell = max(radius / CELLS_PER_RADIUS, 2 * quantile(sizes[:, 1], weights, 0.5))
     if not cell > 0:  # everything at one place

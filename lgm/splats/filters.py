@@ -14,7 +14,7 @@ from torch import Tensor
 from ..gaussians import Gaussians
 from ..machine.interrupt import between_steps
 from .clusters import cluster_mask
-from .extent import _extent
+from .extent import sphere_of
 from .neighbors import NEIGHBORS, array, as_mask, lengths, nearest, unique_rows
 
 
@@ -98,7 +98,7 @@ def scale_mask(positions: Tensor, opacities: Tensor, scales: Tensor, maximum: fl
     """Gaussians whose largest standard deviation is at most `maximum` times the splat's radius (see
     `extent`): 0.1 removes what blurs over a tenth of the object.
     """
-    _, radius = _extent(array(positions), array(opacities)[:, 0], array(scales))
+    _, radius = sphere_of(array(positions), array(opacities)[:, 0], array(scales))
     return scales.double().amax(-1) <= maximum * radius
 
 

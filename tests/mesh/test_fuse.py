@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from lgm.cameras import focal_length, world_to_camera
 from lgm.gaussians import Gaussians
 from lgm.machine.interrupt import working
-from lgm.mesh.fuse import _front, _poses, fuse
+from lgm.mesh.fuse import front_depth, fuse, poses_around
 
 from .shapes import (
     LOW,
@@ -130,19 +130,19 @@ def test_the_front_of_two_layers_is_told_from_three_moments():
     near, far = -torch.rand(500, generator=generator), torch.rand(500, generator=generator)
     share = 0.05 + 0.9 * torch.rand(500, generator=generator)
     moments = torch.stack([share * near**k + (1 - share) * far**k for k in (1, 2, 3)])
-    front = _front(moments[:, None], torch.ones(1, 500))[0]
+    front = front_depth(moments[:, None], torch.ones(1, 500))[0]
     apart = (far - near > 0.1) & ((share - 0.2).abs() > 0.01)
     expected = torch.where(share > 0.2, near, far)
     torch.testing.assert_close(front[apart], expected[apart], atol=2e-3, rtol=0)
     # Layers at one place are that place.
     single = torch.stack([near, near**2, near**3])
     torch.testing.assert_close(
-        _front(single[:, None], torch.ones(1, 500))[0], near, atol=1e-5, rtol=0
+        front_depth(single[:, None], torch.ones(1, 500))[0], near, atol=1e-5, rtol=0
     )
 
 
 def test_cameras_see_the_whole_ball_from_everywhere():
-    poses, _ = _poses()
+    poses, _ = poses_around()
     assert len(poses) >= 40
     points = directions(500)
     camera = torch.einsum("vij,nj->vni", world_to_camera(poses)[:, :3, :3], points)
