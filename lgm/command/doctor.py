@@ -61,7 +61,7 @@ def _device() -> str:
 
 
 def _backends() -> list[tuple[str, str]]:
-    reasons = {name: render._why_not(name) for name in ("gsplat", "numba", "torch", "reference")}
+    reasons = {name: render.why_not(name) for name in ("gsplat", "numba", "torch", "reference")}
     return [(f"backend {name}", f"no: {why}" if why else "yes") for name, why in reasons.items()]
 
 
