@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import platform
 from collections.abc import Iterable
@@ -34,6 +35,16 @@ OPTIONAL = {  # import name -> distribution, what it is for
     "nvdiffrast": ("nvdiffrast", "refining meshes on NVIDIA GPUs"),
     "gaussforge": ("gaussforge", "more splat formats"),
 }
+
+
+def add_doctor(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("doctor", help="what works on this machine, and why not")
+    command.add_argument("--models-dir", type=Path, metavar="DIR")
+    command.set_defaults(run=run_doctor)
+
+
+def run_doctor(options: argparse.Namespace) -> None:
+    print("\n".join(report_lines([options.models_dir] if options.models_dir else [])))
 
 
 def report_lines(extra_folders: Iterable[Path] = ()) -> list[str]:
