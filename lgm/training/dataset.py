@@ -15,14 +15,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..command.options import Parser, pick_device, whole
+from ..command.options import Parser, pick_device, whole_number
 from ..command.outputs import check_writable, staged_folder
 from .furniture import build_furniture, furniture_objects
-from .packs.packing import folder_objects, told, write_pack
+from .packs.packing import folder_objects, summary, write_pack
+from .packs.read import find_meshes
 from .renders.rendering import (
     Rendered,
     Settings,
-    find_meshes,
     in_order,
     made_from,
     mesh_renderer,
@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
         "--renders", type=Path, metavar="FOLDER", help="convert pictures with cameras"
     )
     source.add_argument(
-        "--sample", type=whole(1, 10**9), metavar="N", help="render N procedural objects"
+        "--sample", type=whole_number(1, 10**9), metavar="N", help="render N procedural objects"
     )
     source.add_argument(
         "--pack",
@@ -74,9 +74,15 @@ def parser() -> argparse.ArgumentParser:
         "files, for training and evaluation; default: as installed",
     )
     views = p.add_argument_group("rendering and converting")
-    views.add_argument("--views", type=whole(4, 1000), help="per object; 100, of a sample 16")
-    views.add_argument("--size", type=whole(16, 2048), help="pixels a side; 512, of a sample 128")
-    views.add_argument("--workers", type=whole(1, 256), help="processes; default: one per core")
+    views.add_argument(
+        "--views", type=whole_number(4, 1000), help="per object; 100, of a sample 16"
+    )
+    views.add_argument(
+        "--size", type=whole_number(16, 2048), help="pixels a side; 512, of a sample 128"
+    )
+    views.add_argument(
+        "--workers", type=whole_number(1, 256), help="processes; default: one per core"
+    )
     views.add_argument("--device", help="that draws: cpu, cuda or auto; default: cpu")
     views.add_argument(
         "--up", choices=("y", "z"), help="axis that points up; meshes: y, Blender cameras: z"
@@ -93,10 +99,10 @@ def parser() -> argparse.ArgumentParser:
         help="glTF or OBJ models for the evaluation's tier t3",
     )
     furniture.add_argument(
-        "--eval-size", type=whole(8, 2048), help="pixels a side of evaluation pictures; 256"
+        "--eval-size", type=whole_number(8, 2048), help="pixels a side of evaluation pictures; 256"
     )
     furniture.add_argument(
-        "--eval-count", type=whole(0, 10**6), help="evaluation objects per tier, at most; 24"
+        "--eval-count", type=whole_number(0, 10**6), help="evaluation objects per tier, at most; 24"
     )
     furniture.add_argument(
         "--keep-pack", action="store_true", default=None, help="use --out's meshes.safetensors"
@@ -157,7 +163,7 @@ def pack(arguments: argparse.Namespace) -> int:
     with staged_folder(arguments.out) as staging:
         outcome, left_out = write_pack(staging / PACK, tqdm(objects, unit="object"))
     write_failures(arguments.out / FAILURES, left_out)
-    print(f"{arguments.out / PACK}: {told(outcome)}")
+    print(f"{arguments.out / PACK}: {summary(outcome)}")
     return 0
 
 

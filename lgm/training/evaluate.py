@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..cameras import FOVY, plucker_rays, world_to_camera
-from ..command.options import Parser, pick_device, whole
+from ..command.options import Parser, pick_device, whole_number
 from ..command.outputs import check_writable, staged_folder
 from ..gaussians import Gaussians
 from ..network.hull import visual_hull
@@ -29,7 +29,7 @@ from ..network.presets import ROUNDS, VIEW_COUNT
 from ..network.views import cameras_from_rays, depth_rays
 from ..network.weights import load_model
 from ..render import render
-from .batches.augment import GRID_STEPS, grid_distortion, orbital_jitter
+from .batches.augment import GRID_STEPS, WHITE, distort, jitter
 from .evaluation_set import read_depths, read_pictures
 from .learning.losses import psnr, ssim
 
@@ -90,24 +90,23 @@ def measure(images: Tensor, alphas: Tensor, truth: Tensor) -> dict[str, float]:
 
 
 def disturb(inputs: Tensor, c2w: Tensor, kind: str) -> tuple[Tensor, Tensor]:
-    """The paper's augmentations of all views but the first, as a test of how a method bears inputs
-    that don't agree. What is drawn depends on the silhouettes alone, in the 8 bits they are stored
-    in: rounding of a color's last bit changes nothing.
+    """The paper's augmentations of all views but the first, to measure how a method tolerates
+    inconsistent inputs. The random draws depend on the silhouettes' 8-bit values alone, and not on
+    the rounding of colors.
 
     Args:
         inputs: [V, 4, S, S], color on white plus alpha.
         c2w: [V, 4, 4].
-        kind: one of INPUTS: pictures on a distorted grid, cameras told wrongly, or both.
+        kind: one of INPUTS: distorted images, jittered cameras, or both.
     """
     silhouettes = (255 * inputs[:, 3]).round().byte()
     generator = torch.Generator().manual_seed(zlib.crc32(silhouettes.numpy().tobytes()))
     grid = torch.rand(2 * len(inputs), sum(GRID_STEPS) // 2, generator=generator)[2:]
-    angles = torch.rand(2, len(inputs), 1, generator=generator)[:, 1:]
+    angles = torch.rand(2, 1, len(inputs), 1, generator=generator)[:, :, 1:]
     if kind in ("distorted", "distorted+jittered"):
-        white = torch.tensor([1.0, 1.0, 1.0, 0.0]).view(4, 1, 1)  # what is outside of the pictures
-        inputs = torch.cat([inputs[:1], grid_distortion(inputs[1:] - white, grid) + white])
+        inputs = distort(inputs[None], grid[None], outside=WHITE)[0]
     if kind in ("jittered", "distorted+jittered"):
-        c2w = torch.cat([c2w[:1], orbital_jitter(c2w[1:], *angles.to(c2w))])
+        c2w = jitter(c2w[None], angles.to(c2w))[0]
     return inputs, c2w
 
 
@@ -309,28 +308,28 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, ...")
     p.add_argument(
         "--views",
-        type=whole(1, VIEW_COUNT),
+        type=whole_number(1, VIEW_COUNT),
         nargs="+",
         default=[VIEW_COUNT],
         help="how many of the four inputs to use; several are compared",
     )
     p.add_argument(
         "--size",
-        type=whole(32, 4096),
+        type=whole_number(32, 4096),
         nargs="*",
         default=None,
         help="input sides to test, e.g. 256 128",
     )
     p.add_argument(
         "--fit",
-        type=whole(0, 10_000),
+        type=whole_number(0, 10_000),
         nargs="+",
         default=[0],
         help="steps that fit the splats to the inputs; several are compared, e.g. 0 10",
     )
     p.add_argument(
         "--rounds",
-        type=whole(0, 100),
+        type=whole_number(0, 100),
         nargs="+",
         default=[ROUNDS],
         help="how often the corrector looks, of models that have one; several are compared",
@@ -347,7 +346,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--tiers", nargs="*", help="only these tiers")
     p.add_argument(
         "--worst",
-        type=whole(1, 1000),
+        type=whole_number(1, 1000),
         default=6,
         help="how many of the worst objects the sheet shows",
     )

@@ -23,7 +23,7 @@ from .rasterize import Lights, TriangleSoup, rasterize
 
 # (elevation, azimuth) of the novel views: off the input axes and all around.
 NOVEL_VIEWS = ((-20, 45), (-20, 205), (0, 135), (0, 315), (20, 70), (20, 250), (45, 20), (45, 160))
-VIEW_COUNT = len(INPUT_AZIMUTHS) + len(NOVEL_VIEWS)
+EVALUATION_VIEW_COUNT = len(INPUT_AZIMUTHS) + len(NOVEL_VIEWS)
 
 
 def evaluation_poses() -> Tensor:

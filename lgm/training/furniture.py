@@ -23,7 +23,7 @@ from .evaluation_set import heldout, save_set
 from .packs.mesh import Mesh
 from .packs.obj import SourceMesh, read_obj
 from .packs.pack import MeshPack
-from .packs.packing import TRIANGLES, Packed, told, usable, write_pack
+from .packs.packing import TRIANGLES, Packed, summary, usable, write_pack
 from .packs.read import find_models, read_model
 from .packs.simplify import weld
 from .packs.surfaces import read_texture
@@ -220,7 +220,7 @@ def build_furniture(
     with staged_folder(out) as staging:
         path = (out if keep_pack else staging) / "meshes.safetensors"
         if not keep_pack:
-            print(told(write_pack(path, furniture_objects(source))[0]))
+            print(summary(write_pack(path, furniture_objects(source))[0]))
         pack = MeshPack.load(path)
         items = tqdm(evaluation_items(pack, objects, counts), desc="evaluation set", unit="object")
         written = save_set(staging / "evaluation.safetensors", size, items)

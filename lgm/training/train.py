@@ -1,8 +1,8 @@
 """Training on one process or many: `python -m lgm train ...`, or
 `accelerate launch -m lgm.training ...` on several GPUs or nodes.
 
-A run is a budget of steps or of minutes. With a budget of steps it is the same run whether it is
-stopped and goes on, and on how many processes its global batch is spread.
+A run has a budget of steps or of minutes. With a budget of steps the result does not depend on
+whether the run was stopped and resumed, nor on the number of processes that share its batches.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from ..command.options import Parser, number, whole
+from ..command.options import Parser, number, whole_number
 from ..command.outputs import check_writable
 from ..io.safetensors import sha256
+from .batches.batch import BatchSource
 from .batches.drawn import BatchMaker
 from .batches.rendered import ShardBatches
 from .learning.graphs import graph_networks
@@ -32,14 +33,14 @@ from .learning.processes import rank, world
 from .learning.record import check_same, describe
 from .learning.run import Run
 from .learning.start import start_model, wanted_lpips
-from .learning.step import settle, train_step
+from .learning.step import check_last_step, train_step
 from .recipe import RECIPES, Recipe, changed, stage_of
 
 log = logging.getLogger(__name__)
 
 
 def train(arguments: argparse.Namespace) -> Path:
-    """Run until the budget is spent; returns the exported model's path."""
+    """Train until the budget is spent; returns the path of the exported model."""
     recipe = changed(RECIPES[arguments.recipe], arguments.set)
     out = Path(arguments.out)
     check_writable(out, folder=True)
@@ -59,7 +60,7 @@ def train(arguments: argparse.Namespace) -> Path:
         )
     model, start = start_model(arguments, recipe)
     run = Run(for_training(model, device), recipe, spread)
-    maker, data = make_batches(arguments, recipe, device)
+    source, data = make_batches(arguments, recipe, device)
     out.mkdir(parents=True, exist_ok=True)
     checkpoint, about = out / "checkpoint.pt", out / "run.json"
     description = describe(recipe, arguments.seed, data, start, spread)
@@ -72,9 +73,9 @@ def train(arguments: argparse.Namespace) -> Path:
     if lpips is not None:
         lpips.to(device)
     if arguments.graph and device.type == "cuda" and not spread:
-        graph_networks(run, maker.rest)
-    with Journal(out, run, maker, arguments.log_every, arguments.validate_every) as journal:
-        loop(arguments, run, maker, lpips, checkpoint, journal)
+        graph_networks(run, source.wait_until_idle)
+    with Journal(out, run, source, arguments.log_every, arguments.validate_every) as journal:
+        loop(arguments, run, source, lpips, checkpoint, journal)
     exported = out / "model.safetensors"
     save(run, checkpoint)
     note = {"steps": run.step, "samples": run.samples, "seconds": round(run.seconds)}
@@ -88,15 +89,17 @@ def train(arguments: argparse.Namespace) -> Path:
 def loop(
     arguments: argparse.Namespace,
     run: Run,
-    maker: BatchMaker | ShardBatches,
+    source: BatchSource,
     lpips: LPIPS | None,
     checkpoint: Path,
     journal: Journal,
 ) -> None:
-    """Steps until the budget is spent, `--stop-after` or SIGTERM, with a checkpoint in between."""
-    stop = []
+    """Make steps until the budget is spent, `--stop-after` is over or SIGTERM comes, and write
+    checkpoints in between.
+    """
+    stop = []  # filled by SIGTERM: unlike in other commands, the step in work is finished
     signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
-    # A clock that all share on their CPUs: reading it on GPUs would wait for them.
+    # Progress is agreed on over the CPUs, because a message between GPUs would wait for their work.
     clock = dist.new_group(backend="gloo") if world() > 1 else None
     started, saved, before = time.monotonic(), time.monotonic(), run.seconds
     while True:
@@ -111,7 +114,7 @@ def loop(
             [float(progress >= 1 or bool(limit) or bool(stop)), progress, float(due)], clock
         )
         if finished or due:
-            settle(run)
+            check_last_step(run)
         if finished:
             return
         if due:
@@ -119,12 +122,14 @@ def loop(
             journal.picture()
             saved = time.monotonic()
         stage = stage_of(progress, run.recipe)
-        batches = maker.batches(run.samples, stage, progress)
+        batches = source.batches(run.samples, stage, progress)
         journal.add(train_step(run, batches, progress, lpips), batches[0], stage, progress)
 
 
 def _agreed(values: list[float], clock: dist.ProcessGroup | None) -> list[float]:
-    """The first process's values: one clock for all, so that schedule and end agree."""
+    """The values of rank 0, which keep schedule and end the same everywhere. Collective: call it
+    on every rank.
+    """
     if clock is None:
         return values
     shared = torch.tensor(values, dtype=torch.float64)
@@ -133,7 +138,9 @@ def _agreed(values: list[float], clock: dist.ProcessGroup | None) -> list[float]
 
 
 def save(run: Run, checkpoint: Path) -> None:
-    """Write a checkpoint; where that fails, training goes on and the last one stays."""
+    """Write a checkpoint; if that fails, training goes on and the last one stays. Collective: call
+    it on every rank.
+    """
     try:
         run.save(checkpoint)
     except (OSError, RuntimeError) as error:
@@ -147,8 +154,9 @@ def save(run: Run, checkpoint: Path) -> None:
 
 
 def spread_of(arguments: argparse.Namespace) -> str:
-    """How the network is spread over processes: FSDP if asked for here or in Accelerate's
-    configuration, else DDP; graphs average their gradients themselves.
+    """How the network is spread over processes: `fsdp` if asked for here or in Accelerate's
+    configuration, else `ddp`; empty for one process, and for CUDA graphs, whose gradients
+    `train_step` averages.
     """
     if world() == 1:
         return ""
@@ -159,11 +167,11 @@ def spread_of(arguments: argparse.Namespace) -> str:
 
 def make_batches(
     arguments: argparse.Namespace, recipe: Recipe, device: torch.device
-) -> tuple[BatchMaker | ShardBatches, dict[str, str]]:
-    """What makes this process's batches, and what the data is, for run.json.
+) -> tuple[BatchSource, dict[str, str]]:
+    """The source of this process's batches, and the data's name and hash for run.json.
 
     Raises:
-        ValueError: the data isn't there, or isn't fit.
+        ValueError: the data is missing, or its cameras are wrong.
     """
     paths = arguments.data
     settings = (recipe, device, arguments.seed, arguments.workers, rank(), world())
@@ -183,7 +191,7 @@ def make_batches(
             f"{' '.join(str(path) for path in paths)}: convert the renders into one folder."
         )
     (path,) = paths
-    maker = ShardBatches(path, *settings)
+    source = ShardBatches(path, *settings)
     known = recipe.surface_weight or recipe.depth_weight
     if known and rank() == 0:
         print("Shards hold no depths: the recipe's surface and depth losses are off.", flush=True)
@@ -191,8 +199,8 @@ def make_batches(
         from .renders.cameras_check import check_cameras
 
         Path(arguments.out).mkdir(parents=True, exist_ok=True)
-        check_cameras(maker.shards, picture=Path(arguments.out) / "cameras_check.png")
-    return maker, {"name": str(path), "sha256": maker.shards.digest}
+        check_cameras(source.shards, picture=Path(arguments.out) / "cameras_check.png")
+    return source, {"name": str(path), "sha256": source.shards.digest}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -217,12 +225,12 @@ def parser() -> argparse.ArgumentParser:
     )
     budget = p.add_mutually_exclusive_group(required=True)
     budget.add_argument("--minutes", type=number(0.001, 10**6), help="budget in minutes")
-    budget.add_argument("--steps", type=whole(1, 10**9), help="budget in optimizer steps")
+    budget.add_argument("--steps", type=whole_number(1, 10**9), help="budget in optimizer steps")
     p.add_argument(
         "--stop-after",
         type=number(0, 10**6),
         default=0.0,
-        help="leave after so many minutes; --resume goes on",
+        help="stop after so many minutes; --resume goes on",
     )
     p.add_argument(
         "--resume", action="store_true", help="go on from the checkpoint in --out, if there is one"
@@ -230,18 +238,20 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--checkpoint-minutes", type=number(0, 10**6), default=1.0, help="between checkpoints"
     )
-    p.add_argument("--seed", type=whole(0, 2**31), default=0)
-    p.add_argument("--workers", type=whole(0, 256), default=4, help="processes that draw objects")
+    p.add_argument("--seed", type=whole_number(0, 2**31), default=0)
+    p.add_argument(
+        "--workers", type=whole_number(0, 256), default=4, help="processes that draw objects"
+    )
     p.add_argument("--graph", action="store_true", help="CUDA graphs: faster for small networks")
     p.add_argument(
         "--fsdp", action="store_true", help="split weights and optimizer over the processes"
     )
     p.add_argument("--vgg", type=Path, help="VGG-16 ImageNet weights for LPIPS")
     p.add_argument("--lpips-heads", type=Path, help="LPIPS' linear heads, version 0.1")
-    p.add_argument("--log-every", type=whole(1, 10**6), default=50)
+    p.add_argument("--log-every", type=whole_number(1, 10**6), default=50)
     p.add_argument(
         "--validate-every",
-        type=whole(0, 10**9),
+        type=whole_number(0, 10**9),
         default=1000,
         help="steps between tests on held-out objects; 0: never",
     )

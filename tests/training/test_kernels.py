@@ -222,11 +222,11 @@ def test_a_step_does_not_wait_for_the_gpu_and_a_lost_one_is_found_in_the_next(gr
     torch.nn.init.normal_(model.conv.weight, std=0.02)
     run = Run(for_training(model, device), recipe)
     if graph:
-        graph_networks(run, maker.rest)
+        graph_networks(run, maker.wait_until_idle)
     batch = maker.batches(0, 0, 0.5)[0]
     for _ in range(3):  # records, compiles, and sends constants
         train_step(run, [batch], 0.5, None)
-    maker.rest()
+    maker.wait_until_idle()
     torch.cuda.synchronize()
     with warnings.catch_warnings(record=True) as waits:
         warnings.simplefilter("always")

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from lgm.cameras import FOVY, input_poses, world_to_camera
 from lgm.training import dataset, evaluation_set, furniture
 from lgm.training.evaluation_set import (
-    VIEW_COUNT,
+    EVALUATION_VIEW_COUNT,
     read_depths,
     read_pictures,
     render_pictures,
@@ -415,7 +415,7 @@ def test_dataset_from_a_debian_package(debian_package, tmp_path, capsys):
     with safe_open(tmp_path / "out" / "evaluation.safetensors", "pt") as file:
         assert json.loads(file.metadata()["tiers"]) == ["t0", "t3"]
         assert json.loads(file.metadata()["names"])[1] == "Cube"
-        assert read_pictures(file).shape == (2, VIEW_COUNT, 4, 16, 16)
+        assert read_pictures(file).shape == (2, EVALUATION_VIEW_COUNT, 4, 16, 16)
 
 
 def test_dataset_says_what_is_missing(tmp_path):
@@ -455,6 +455,6 @@ def test_the_committed_evaluation_set_holds_only_heldout_objects():
         torch.testing.assert_close(file.get_tensor("c2w")[:4], input_poses())
     assert all(n in known[t] for n, t in zip(metadata["names"], metadata["tiers"], strict=True))
     assert set(metadata["tiers"]) == set(known)
-    assert pictures.shape == (len(metadata["names"]), VIEW_COUNT, 4, 128, 128)
+    assert pictures.shape == (len(metadata["names"]), EVALUATION_VIEW_COUNT, 4, 128, 128)
     # Depth and coverage were drawn together.
     assert torch.equal(depths > 0, pictures[:, :4, 3] > 0)

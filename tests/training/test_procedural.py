@@ -8,7 +8,7 @@ import torch
 
 from lgm.cameras import input_poses
 from lgm.training.procedural import shapes
-from lgm.training.procedural.kinds import RECIPES
+from lgm.training.procedural.kinds import KINDS
 from lgm.training.procedural.objects import (
     build,
     draw_parameters,
@@ -81,7 +81,7 @@ def test_objects_are_centered_and_fill_the_frame_without_leaving_it(soup, render
         assert 0.45 * size < sides.sum(-1).max() <= 0.96 * size
 
 
-@pytest.mark.parametrize("recipe", [recipe for recipe, _ in RECIPES], ids=lambda r: r.__name__)
+@pytest.mark.parametrize("recipe", [recipe for recipe, _ in KINDS], ids=lambda r: r.__name__)
 def test_every_recipe_makes_surfaces_without_holes_in_the_numbers(recipe):
     for seed in range(4):
         sketch = Sketch(np.random.default_rng(seed))

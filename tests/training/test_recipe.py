@@ -77,7 +77,7 @@ def calm() -> Batch:
         ({"distortion_chance": 1.0}, {"inputs", "alphas", "trusted"}),
         ({"jitter_chance": 1.0}, {"inputs"}),
         ({"key_white": 1.0}, {"alphas"}),
-        ({"draft_share": 1.0}, {"drafts"}),
+        ({"draft_share": 1.0}, {"uncorrected"}),
         ({"augment_from": 1.0, "distortion_chance": 1.0, "jitter_chance": 1.0}, set()),
     ],
 )
@@ -128,7 +128,7 @@ def test_shares_are_the_recipes_and_independent_of_each_other(share):
         generator = torch.Generator().manual_seed(3)
         plan = Augmentation.draw(generator, Share(MANY), recipe, 4, progress)
         assert GRID_STEPS[0] <= plan.grid.shape[2] <= GRID_STEPS[1]
-        names = ("keyed", "distorted", "jittered", "drafts")
+        names = ("keyed", "distorted", "jittered", "uncorrected")
         return {name: getattr(plan, name).double() for name in names}
 
     late = drawn(0.5)
@@ -140,7 +140,7 @@ def test_shares_are_the_recipes_and_independent_of_each_other(share):
     early = drawn(0.49)
     assert not early["distorted"].any() and not early["jittered"].any()
     assert torch.equal(early["keyed"], late["keyed"])
-    assert torch.equal(early["drafts"], late["drafts"])
+    assert torch.equal(early["uncorrected"], late["uncorrected"])
 
 
 def test_inputs_are_level_and_even_in_most_objects():
@@ -307,7 +307,7 @@ def test_a_step_leaves_the_first_inputs_out_of_the_loss_as_the_recipe_says(batch
     steps.step = 2  # the third input's turn
     with torch.no_grad():
         found = steps_of.batch_loss(steps, batch, 0.0, None)[0]
-        made = steps.model(batch.inputs, batch.alphas, batch.drafts)
+        made = steps.model(batch.inputs, batch.alphas, batch.uncorrected)
         assert_close(found, loss_terms(made, batch, recipe, 0.0, None, step=2)[0])
         assert found != loss_terms(made, batch, recipe, 0.0, None, step=0)[0]
 
@@ -433,8 +433,8 @@ def test_drafts_are_left_alone_in_a_step(batch):
     """What a corrector did to a draft would change its loss."""
     steps = small_run(TINY, CORRECTED)
     torch.nn.init.normal_(steps.model.corrector.conv_out.bias)
-    every = replace(batch, drafts=torch.ones(2, dtype=torch.bool))
-    none = replace(batch, drafts=torch.zeros(2, dtype=torch.bool))
+    every = replace(batch, uncorrected=torch.ones(2, dtype=torch.bool))
+    none = replace(batch, uncorrected=torch.zeros(2, dtype=torch.bool))
     with torch.no_grad():
         found = [float(steps_of.batch_loss(steps, x, 0.0, None)[0]) for x in (every, none)]
         x, guide = steps.model._guided(batch.inputs, batch.alphas)

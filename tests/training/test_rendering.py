@@ -9,12 +9,12 @@ import trimesh
 
 from lgm.cameras import FOVY, world_to_camera
 from lgm.training import dataset
+from lgm.training.packs.read import find_meshes
 from lgm.training.renders import rendering
 from lgm.training.renders.cameras_check import check_cameras
 from lgm.training.renders.rendering import (
     Settings,
     draw_cameras,
-    find_meshes,
     in_order,
     render_mesh,
 )

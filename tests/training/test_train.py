@@ -435,7 +435,7 @@ def test_steps_take_turns_with_the_rounds_of_a_corrector(maker, corrected):
     run = Run(for_training(corrected, CPU), replace(TINY, rounds=(1, 3)))
     batch = batch_of(maker)
     for step, rounds in enumerate((1, 3, 1)):
-        gaussians = run.model(batch.inputs, batch.alphas, batch.drafts, rounds)
+        gaussians = run.model(batch.inputs, batch.alphas, batch.uncorrected, rounds)
         expected = loss_terms(gaussians, batch, run.recipe, 0.5, None, step)[0].detach()
         torch.testing.assert_close(train_step(run, [batch], 0.5, None)["loss"], expected)
 

@@ -1,9 +1,9 @@
 """The paper's two augmentations of input views: grid distortion and orbital camera jitter (section
 3.4).
 
-Both imitate what multi-view diffusion gets wrong, so that the network learns to live with views
-that disagree. The random draws are arguments: what is left is deterministic and tested against the
-original.
+Both imitate errors of multi-view diffusion, to train a network that tolerates inconsistent views.
+`distort` and `jitter` apply them, for drawn batches, for items from shards and in the evaluation.
+Random draws are arguments, which makes the rest deterministic; it is tested against the original.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from .batch import Share
 GRID_STEPS = (8, 16)  # knots per axis, both ends included
 GRID_STRENGTH = 0.5  # of the distance between knots
 JITTER_STRENGTH = 0.1  # of half a turn about the camera's y axis; half as much about its x axis
+# What a distorted grid shows where it leaves the image: color and alpha.
+BLACK = (0.0, 0.0, 0.0, 0.0)  # in training, as in the original's data
+WHITE = (1.0, 1.0, 1.0, 0.0)  # in the evaluation, whose images are on white
 
 
 def warped_coordinates(uniforms: Tensor, size: int, strength: float = GRID_STRENGTH) -> Tensor:
@@ -42,9 +45,8 @@ def warped_coordinates(uniforms: Tensor, size: int, strength: float = GRID_STREN
     )
     segment = (torch.searchsorted(pixels.contiguous(), column, right=True) - 1).clamp(0, knots - 2)
     start, end = pixels.gather(1, segment), pixels.gather(1, segment + 1)
-    # Both ends of a segment belong to it, so neighboring segments repeat the knot. Counted from the
-    # nearer end,
-    # as torch.linspace does: the original's rounding, too.
+    # Both ends belong to a segment, and neighboring segments repeat a knot. Steps are counted from
+    # the nearer end, as torch.linspace does, which gives the original's rounding.
     knot = torch.linspace(-1, 1, knots, device=uniforms.device, dtype=uniforms.dtype)
     low, high = knot[segment], knot[segment + 1]
     step = (high - low) / (end - start - 1).clamp(min=1)
@@ -55,7 +57,7 @@ def warped_coordinates(uniforms: Tensor, size: int, strength: float = GRID_STREN
 
 
 def grid_distortion(images: Tensor, uniforms: Tensor, strength: float = GRID_STRENGTH) -> Tensor:
-    """Views [V, C, H, W] sampled on a distorted grid; outside is black, as in the original's data.
+    """Images [V, C, H, W] sampled on a distorted grid; 0 outside of the images.
 
     Args:
         uniforms: [2 * V, n] draws in [0, 1): view 0 x, view 0 y, view 1 x, ...
@@ -72,7 +74,7 @@ def orbital_jitter(
     """Cameras [V, 4, 4] orbited about the world's origin by small random angles.
 
     Args:
-        first, second: [V, 1] draws in [0, 1) for the rotation about the camera's own y and x axis:
+        first, second: [V, 1] draws in [0, 1) for the rotations about the camera's y and x axis, by
             up to 18 and 9 degrees at the paper's strength.
     """
     about_y = axis_angle(c2w[:, :3, 1], strength * math.pi * (first * 2 - 1))
@@ -91,17 +93,59 @@ def axis_angle(axes: Tensor, angles: Tensor) -> Tensor:
     return torch.eye(3, device=axes.device) + sine * cross + (1 - cosine) * (cross @ cross)
 
 
+def distort(
+    views: Tensor,
+    grid: Tensor,
+    chosen: Tensor | None = None,
+    outside: tuple[float, float, float, float] = BLACK,
+) -> Tensor:
+    """Grid distortion of all views but the first.
+
+    Args:
+        views: [B, V, 4, S, S], color and alpha.
+        grid: [B, 2 * (V - 1), n] draws in [0, 1).
+        chosen: [B] bool, objects to distort; default: all.
+        outside: BLACK or WHITE.
+    """
+    others = views[:, 1:]
+    if not others.shape[1]:
+        return views
+    fill = views.new_tensor(outside)[:, None, None]
+    warped = grid_distortion((others - fill).flatten(0, 1), grid.flatten(0, 1)) + fill
+    warped = warped.view_as(others)
+    if chosen is not None:
+        warped = torch.where(chosen[:, None, None, None, None], warped, others)
+    return torch.cat([views[:, :1], warped], dim=1)
+
+
+def jitter(poses: Tensor, angles: Tensor, chosen: Tensor | None = None) -> Tensor:
+    """Orbital jitter of the cameras that the network is given, all but the first.
+
+    Args:
+        poses: [B, V, 4, 4].
+        angles: [2, B, V - 1, 1] draws in [0, 1).
+        chosen: [B] bool, objects whose cameras are jittered; default: all.
+    """
+    others = poses[:, 1:]
+    if not others.shape[1]:
+        return poses
+    moved = orbital_jitter(others.flatten(0, 1), *angles.flatten(1, 2)).view_as(others)
+    if chosen is not None:
+        moved = torch.where(chosen[:, None, None, None], moved, others)
+    return torch.cat([poses[:, :1], moved], dim=1)
+
+
 @dataclass(frozen=True)
 class Augmentation:
-    """Drawn changes of a batch's inputs; the first view never changes."""
+    """The random draws that change the inputs of a drawn batch."""
 
     inputs: int  # how many input views the step takes
-    keyed: Tensor  # [B] bool, silhouettes are guessed from white
+    keyed: Tensor  # [B] bool, silhouettes are guessed from the white background
     distorted: Tensor  # [B] bool
     grid: Tensor  # [B, 2 * (inputs - 1), knots] in [0, 1)
     jittered: Tensor  # [B] bool
     angles: Tensor  # [2, B, inputs - 1, 1] in [0, 1)
-    drafts: Tensor  # [B] bool, the corrector leaves them alone
+    uncorrected: Tensor  # [B] bool, objects without correction: the loss is of their drafts
 
     @classmethod
     def draw(
@@ -112,7 +156,7 @@ class Augmentation:
         inputs: int,
         progress: float,
     ) -> Augmentation:
-        """For one process's part of a step."""
+        """Draw for all samples of a step, and keep this process's."""
 
         def uniform(*shape: int) -> Tensor:
             return share.own(torch.rand(share.total, *shape, generator=generator))
@@ -133,7 +177,7 @@ class Augmentation:
         some = slice(start, stop)
         return Augmentation(
             self.inputs, self.keyed[some], self.distorted[some], self.grid[some],
-            self.jittered[some], self.angles[:, some], self.drafts[some],
+            self.jittered[some], self.angles[:, some], self.uncorrected[some],
         )  # fmt: skip
 
     def to(self, device: torch.device) -> Augmentation:
@@ -141,26 +185,3 @@ class Augmentation:
             f.name: sent(getattr(self, f.name), device) for f in fields(self) if f.name != "inputs"
         }
         return replace(self, **tensors)
-
-    def distort(self, views: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Grid distortion of views [B, V, 3, S, S] and alphas; and which pictures are as they were
-        [B, V].
-        """
-        trusted = torch.ones(views.shape[:2], device=views.device)
-        chosen = torch.cat([views, alphas], dim=2)[:, 1:]
-        if not chosen.shape[1]:
-            return views, alphas, trusted
-        warped = grid_distortion(chosen.flatten(0, 1), self.grid.flatten(0, 1)).view_as(chosen)
-        mixed = torch.where(self.distorted[:, None, None, None, None], warped, chosen)
-        colors, mask = mixed.split((3, 1), dim=2)
-        trusted[:, 1:] *= (~self.distorted)[:, None].float()
-        return torch.cat([views[:, :1], colors], 1), torch.cat([alphas[:, :1], mask], 1), trusted
-
-    def jitter(self, poses: Tensor) -> Tensor:
-        """Orbital jitter of poses [B, V, 4, 4]; the rendering cameras stay exact."""
-        if poses.shape[1] == 1:
-            return poses
-        moved = poses[:, 1:].flatten(0, 1)
-        jittered = orbital_jitter(moved, *self.angles.flatten(1, 2)).view_as(poses[:, 1:])
-        apply = self.jittered[:, None, None, None]
-        return torch.cat([poses[:, :1], torch.where(apply, jittered, poses[:, 1:])], dim=1)

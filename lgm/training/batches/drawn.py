@@ -1,15 +1,14 @@
-"""Training batches: objects, light, cameras and pictures drawn fresh on the device.
+"""Training batches of objects that are drawn anew for each: shapes, light, cameras and images.
 
-Worker processes only draw numbers (which object, which changes); geometry and pictures are made
-where the model is.
+Worker processes only draw random numbers (which object, which changes); geometry and images are
+made on the model's device.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields
 from itertools import islice
 from pathlib import Path
 
@@ -28,7 +27,8 @@ from ..packs.pack import MeshPack
 from ..procedural.objects import build, draw_parameters, random_lights
 from ..rasterize import Lights, Renders, TriangleSoup, rasterize
 from ..recipe import Recipe, input_azimuths, input_count
-from .augment import Augmentation
+from .ahead import Scenes, ScenesAhead
+from .augment import Augmentation, distort, jitter
 from .batch import Batch, Numbers, Share
 
 NOVEL_ELEVATIONS = (-35.0, 60.0)  # degrees, of the supervised views that aren't inputs
@@ -37,12 +37,12 @@ INPUT_ELEVATIONS = (-10.0, 30.0)  # of the input ring, when it isn't level
 
 
 class Draws(torch.utils.data.IterableDataset):
-    """One process's part of an endless stream of procedural objects' parameters and, as plain
-    integers, places among the meshes. What a sample is depends on the seed and its number alone.
+    """An endless stream of one process's objects: a procedural object's parameters, or an index
+    among the meshes of all packs. A sample depends on the seed and its number alone.
 
     Args:
         numbers: the samples' numbers, in the order of use.
-        mesh_counts: of each pack, in the order of places; every pack is drawn equally often.
+        mesh_counts: number of meshes in each pack; every pack is drawn equally often.
     """
 
     def __init__(self, seed: int, numbers: Numbers, mesh_counts: Sequence[int], mesh_share: float):
@@ -64,8 +64,8 @@ class Draws(torch.utils.data.IterableDataset):
 def draw_cameras(
     batch: int, inputs: int, view_count: int, generator: torch.Generator, poles: bool = False
 ) -> Tensor:
-    """[B, V, 4, 4]: mostly the exact input ring, sometimes raised, sometimes uneven; the poles of a
-    preset that has them; then views from anywhere.
+    """Cameras [B, V, 4, 4]: a ring of inputs, which is level for three quarters of the objects and
+    evenly spaced for nine tenths; the pole views, if the preset has them; then views from anywhere.
     """
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -103,26 +103,12 @@ def merge(soups: list[TriangleSoup]) -> TriangleSoup:
     return TriangleSoup(*joined, torch.cat(textures), torch.cat(numbers), atlas, objects)
 
 
-@dataclass(frozen=True)
-class Scenes:
-    """Rendered objects, before the inputs are augmented."""
-
-    c2w: Tensor  # [K, V, 4, 4]
-    renders: Renders
-    names: list[str]
-    ready: torch.cuda.Event | None  # the GPU has made them
-
-    def __len__(self) -> int:
-        return len(self.c2w)
-
-
 class BatchMaker:
-    """Makes one process's batches of procedural objects and of those of mesh packs.
+    """Makes batches of procedural objects and of the meshes of packs: a `BatchSource`.
 
-    What a batch holds depends on the seed and the number of its first sample alone, so a run can
-    go on where it stopped, and on another number of processes. Objects are made several steps at a
-    time, because a group costs little more than a single one, and on a GPU in a thread and stream
-    of their own, while the network learns from the group before.
+    A batch depends on the seed and the number of its first sample alone. A run can therefore
+    continue after a stop, and on another number of processes. On a GPU, objects of several steps
+    are made together, which takes little longer than those of one step.
     """
 
     def __init__(
@@ -150,41 +136,40 @@ class BatchMaker:
         self.draws: Iterator[object] | None = None
         self.next_draw = (-1, -1)  # stage and number of the sample that `draws` gives next
         self.scenes, self.made = None, (-1, -1)  # stage and first sample of what is made
-        self.pending: tuple[tuple[int, int], Future[Scenes]] | None = None
-        cuda = self.device.type == "cuda"
-        self.steps_per_group = recipe.batches_per_group if cuda else 1
-        self.executor = ThreadPoolExecutor(1) if cuda else None
-        self.stream = torch.cuda.Stream(self.device) if cuda else None
+        self.steps_per_group = recipe.batches_per_group if device.type == "cuda" else 1
+        self.ahead = ScenesAhead(self._make_scenes, device)
 
     def share(self, stage: int) -> Share:
         return Share.of(self.recipe, stage, self.rank, self.world)
 
     def batches(self, first: int, stage: int, progress: float) -> list[Batch]:
-        """The batches of the step whose first sample of all processes has the number `first`."""
+        """See `BatchSource.batches`."""
         share = self.share(stage)
-        steps, rest = divmod(first - self.made[1], share.total)
-        if self.scenes is None or stage != self.made[0] or rest or not self._holds(steps):
+        step, offset = divmod(first - self.made[1], share.total)
+        in_group = stage == self.made[0] and not offset and 0 <= step < self.steps_per_group
+        if self.scenes is None or not in_group:
             self.scenes = None  # frees the memory before the next group arrives
-            self.scenes, self.made, steps = self._scenes_from(stage, first), (stage, first), 0
+            following = (stage, first + self.steps_per_group * share.total)
+            self.scenes = self.ahead.take((stage, first), following)
+            self.made, step = (stage, first), 0
         generator = torch.Generator().manual_seed(_mixed(self.seed, first, 1))
         count = share.batch * share.accumulation
-        chosen = slice(steps * count, (steps + 1) * count)
+        start = step * count  # of this step's objects in the group
         inputs = input_count(self.recipe, self.seed, first)
         plan = Augmentation.draw(generator, share, self.recipe, inputs, progress)
         return [
             self._batch(
                 stage,
-                slice(chosen.start + i * share.batch, chosen.start + (i + 1) * share.batch),
+                slice(start + i * share.batch, start + (i + 1) * share.batch),
                 plan.part(i * share.batch, (i + 1) * share.batch).to(self.device),
             )
             for i in range(share.accumulation)
         ]
 
-    def _holds(self, step: int) -> bool:
-        return 0 <= step < self.steps_per_group
-
     def _objects(self, stage: int, first: int, count: int) -> tuple[TriangleSoup, Tensor, list]:
-        """The process's next objects in an order of convenience; where each belongs; names."""
+        """This process's next objects, procedural ones first; `order[i]`, the batch row of object
+        i; and the names of the rows.
+        """
         if self.next_draw != (stage, first):
             draws = Draws(
                 self.seed, Numbers(first, self.share(stage)), self.mesh_counts,
@@ -229,7 +214,9 @@ class BatchMaker:
         return merge(soups), torch.tensor(order), names
 
     @torch.no_grad()
-    def make_scenes(self, stage: int, first: int) -> Scenes:
+    def _make_scenes(self, place: tuple[int, int]) -> Scenes:
+        """Draw and render the objects of a group of steps, which begins at a stage and sample."""
+        stage, first = place
         recipe, share = self.recipe, self.share(stage)
         c2w, lights = [], []
         for step in range(self.steps_per_group):
@@ -254,37 +241,15 @@ class BatchMaker:
         c2w = c2w.to(self.device)
         if PRESETS[recipe.preset].decoding == "world":
             c2w = canonicalize(c2w)  # absolute positions need a world that the inputs determine
-        return Scenes(c2w, renders, names, None)
+        return Scenes(c2w, renders, names)
 
-    def _make_aside(self, stage: int, first: int) -> Scenes:
-        """`make_scenes` on the side stream, from the worker thread."""
-        torch.cuda.set_device(self.device)
-        with torch.cuda.stream(self.stream):
-            scenes = self.make_scenes(stage, first)
-            ready = torch.cuda.Event()
-            ready.record()
-            return replace(scenes, ready=ready)
-
-    def _scenes_from(self, stage: int, first: int) -> Scenes:
-        if self.executor is None:
-            return self.make_scenes(stage, first)
-        if self.pending is None or self.pending[0] != (stage, first):
-            self.rest()
-            self.pending = ((stage, first), self.executor.submit(self._make_aside, stage, first))
-        scenes = self.pending[1].result()
-        after = first + self.steps_per_group * self.share(stage).total
-        self.pending = ((stage, after), self.executor.submit(self._make_aside, stage, after))
-        current = torch.cuda.current_stream(self.device)
-        current.wait_event(scenes.ready)
-        renders = scenes.renders
-        for tensor in (scenes.c2w, renders.images, renders.alphas, renders.depths):
-            # Its memory is not reused before this stream is done with it.
-            tensor.record_stream(current)
-        return scenes
+    def wait_until_idle(self) -> None:
+        """See `BatchSource.wait_until_idle`."""
+        self.ahead.wait_until_idle()
 
     @torch.no_grad()
     def validation(self, stage: int) -> list[Batch]:
-        """Procedural objects from reserved seeds in the evaluation's light and views."""
+        """Procedural objects from reserved seeds, in the light and views of the evaluation."""
         from ..evaluation_set import evaluation_poses, heldout, soft_light
 
         first, inputs = heldout()["t0"]["first_seed"], self.recipe.input_counts[-1]
@@ -311,11 +276,6 @@ class BatchMaker:
             )  # fmt: skip
         return batches
 
-    def rest(self) -> None:
-        """Wait until nothing is being made."""
-        if self.pending is not None:
-            self.pending[1].result()
-
     @torch.no_grad()
     def _batch(self, stage: int, part: slice, plan: Augmentation) -> Batch:
         recipe, inputs = self.recipe, plan.inputs
@@ -328,19 +288,22 @@ class BatchMaker:
             for x in (images, masks)
         )
         alphas = torch.where(plan.keyed[:, None, None, None, None], key_white(views), silhouettes)
-        views, alphas, trusted = plan.distort(views, alphas)
+        views = distort(torch.cat([views, alphas], dim=2), plan.grid, plan.distorted)
+        views, alphas = views.split((3, 1), dim=2)
+        trusted = torch.ones(views.shape[:2], device=views.device)
+        trusted[:, 1:] *= (~plan.distorted)[:, None].float()
         if PRESETS[recipe.preset].poles:
             trusted = torch.cat([trusted, trusted.new_ones(len(trusted), POLES)], dim=1)
-        poses = plan.jitter(c2w[:, :inputs])
+        poses = jitter(c2w[:, :inputs], plan.angles, plan.jittered)
         names = self.scenes.names[part]
         return Batch(
             network_inputs(views, poses), alphas, c2w, images, masks, depths, trusted, names,
-            plan.drafts,
+            plan.uncorrected,
         )  # fmt: skip
 
 
 def join(changes: list[MeshAugmentation]) -> MeshAugmentation:
-    """Changes of several objects as one."""
+    """The changes of several objects as one record."""
     return MeshAugmentation(
         **{
             f.name: torch.cat([getattr(change, f.name) for change in changes])
@@ -350,6 +313,6 @@ def join(changes: list[MeshAugmentation]) -> MeshAugmentation:
 
 
 def _mixed(seed: int, number: int, purpose: int) -> int:
-    """A seed for one purpose of one sample's step, unlike those of its neighbors."""
+    """A seed for one purpose of the step with this first sample; other steps have others."""
     words = np.random.SeedSequence([seed, number, purpose]).generate_state(2)
     return int(words[0]) << 31 ^ int(words[1])

@@ -1,9 +1,9 @@
-"""The paper's training items from shards of rendered objects (`shards`).
+"""The paper's training items from shards of rendered objects (`renders.shards`).
 
-Four inputs from the near-horizontal ring and any other views beside them. The world is turned so
-that the first input is the canonical camera, or stays upright for a network that sees a hull. The
-inputs are distorted and jittered as in section 3.4. An item depends on the seed and its number
-alone, whichever process or worker makes it.
+An item has four inputs from the near-horizontal ring and other views from anywhere. The world is
+turned to make the first input the canonical camera; for a network with a visual hull it stays
+upright. The inputs are distorted and jittered as in section 3.4. An item depends on the seed and
+its number alone, whichever process or worker makes it.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ from ...network.inputs import network_inputs
 from ...network.presets import PRESETS
 from ..recipe import Recipe, input_azimuths, input_count
 from ..renders.shards import Shards, Views
-from .augment import GRID_STEPS, grid_distortion, orbital_jitter
+from .augment import GRID_STEPS, distort, jitter
 from .batch import Batch, Numbers, Share
 
-HELD_OUT = 8  # the dataset's last objects, a tenth of a small one: never trained on
+HELD_OUT = 8  # the dataset's last objects, or a tenth of a small one: never trained on
 
 
 @dataclass(frozen=True)
 class Item:
+    """One object of a `Batch`."""
+
     inputs: Tensor  # [I, 9, S, S]
     alphas: Tensor  # [I, 1, S, S]
     c2w: Tensor  # [V, 4, 4]
@@ -42,7 +44,7 @@ class Item:
 
 
 def split(count: int) -> tuple[range, range]:
-    """Places of the objects to train on, and of those held out."""
+    """Indices of the objects to train on, and of the held-out ones."""
     held_out = min(HELD_OUT, max(1, count // 10))
     if count - held_out < 1:
         raise ValueError(f"Training needs two objects or more, the dataset has {count}.")
@@ -50,18 +52,18 @@ def split(count: int) -> tuple[range, range]:
 
 
 def even_views(ring: list[int], c2w: Tensor, inputs: int, start: int) -> list[int]:
-    """Inputs around the object in even steps, in order, beginning with the ring's view `start`."""
+    """The ring's views nearest to even steps around the object, in order from `ring[start]`."""
     azimuths = torch.rad2deg(torch.atan2(c2w[ring, 0, 3], c2w[ring, 2, 3]))
     wanted = azimuths[start] + torch.tensor(input_azimuths(inputs))
     apart = ((wanted[:, None] - azimuths + 180) % 360 - 180).abs()
-    return [ring[place] for place in apart.argmin(1).tolist()]
+    return [ring[index] for index in apart.argmin(1).tolist()]
 
 
 def choose_views(
     ring: list[int], c2w: Tensor, recipe: Recipe, inputs: int, rng: np.random.Generator | None
 ) -> list[int]:
-    """Which views to read: inputs from the ring, then others, and spare ones for those that can't
-    be read. Without `rng` the choice is even and always the same.
+    """Which views to read: inputs from the ring, then others, then spare ones in case some can't be
+    read. Without `rng` the views are evenly spaced and always the same.
 
     Args:
         c2w: [V, 4, 4] of all views.
@@ -78,14 +80,14 @@ def choose_views(
     drawn = rng.permutation(len(ring))[:inputs]
     if len(drawn) < inputs:
         drawn = np.concatenate([drawn, rng.integers(len(ring), size=inputs - len(drawn))])
-    # As the original has it, an input may come again among the others.
-    return [ring[place] for place in drawn] + rng.permutation(total).tolist()
+    # An input may be among the others again, as in the original.
+    return [ring[index] for index in drawn] + rng.permutation(total).tolist()
 
 
 def read_views(
     shards: Shards, index: int, recipe: Recipe, inputs: int, rng: np.random.Generator | None
 ) -> Views:
-    """Exactly `view_count` views; where too few can be read, the last one is repeated."""
+    """Exactly `view_count` views; if too few can be read, the last one is repeated."""
     order = choose_views(shards.inputs(index), shards.cameras(index), recipe, inputs, rng)
     found = shards.read(index, order[: recipe.view_count])
     missing = recipe.view_count - len(found.images)
@@ -115,13 +117,13 @@ def last(views: Views) -> Views:
 
 
 def facing(c2w: Tensor) -> Tensor:
-    """Poses [V, 4, 4] in the upright world whose front the first camera looks at, as at inference
-    and for drawn objects; networks that see a hull know up from down.
+    """Poses [V, 4, 4] after turning the world about y to put the first camera at azimuth 0, as it
+    is at inference. The world stays upright, which networks with a visual hull rely on.
     """
     x, z = c2w[0, 0, 3], c2w[0, 2, 3]
     turn = torch.eye(4)
     length = torch.hypot(x, z)
-    if length > 1e-6:  # straight above there is no front
+    if length > 1e-6:  # a camera straight above has no azimuth
         sine, cosine = x / length, z / length
         turn[0, 0], turn[0, 2], turn[2, 0], turn[2, 2] = cosine, -sine, sine, cosine
     return turn @ c2w
@@ -133,7 +135,7 @@ def make_item(
     """An item from its views; augmented if there is an `rng`.
 
     Raises:
-        ValueError: the pictures' field of view is not the model's.
+        ValueError: the images' field of view is not the model's.
     """
     if abs(found.fovy - FOVY) > 0.5:
         raise ValueError(
@@ -155,11 +157,11 @@ def make_item(
         if rng.random() < recipe.distortion_chance:
             knots = int(rng.integers(GRID_STEPS[0], GRID_STEPS[1] + 1))
             draws = torch.from_numpy(rng.random((2 * (inputs - 1), knots))).float()
-            views = torch.cat([views[:1], grid_distortion(views[1:], draws)])
+            views = distort(views[None], draws[None])[0]
             trusted[1:] = 0
         if rng.random() < recipe.jitter_chance:
-            first, second = torch.from_numpy(rng.random((2, inputs - 1, 1))).float()
-            poses = torch.cat([poses[:1], orbital_jitter(poses[1:], first, second)])
+            angles = torch.from_numpy(rng.random((2, inputs - 1, 1))).float()[:, None]
+            poses = jitter(poses[None], angles)[0]
     target = size * recipe.render_scale
     colors, alphas = views.split((3, 1), dim=1)
     return Item(
@@ -169,26 +171,26 @@ def make_item(
 
 
 class Items(torch.utils.data.IterableDataset):
-    """One process's endless stream of items: every object once in each round, in a new order."""
+    """An endless stream of one process's items: every object once per epoch, in a new order."""
 
     def __init__(
         self, shards: Shards, recipe: Recipe, stage: int, seed: int, numbers: Numbers, augment: bool
     ):
         self.shards, self.recipe, self.stage, self.seed = shards, recipe, stage, seed
         self.numbers, self.augment = numbers, augment
-        self.places = split(len(shards))[0]
+        self.indices = split(len(shards))[0]
 
     def __iter__(self) -> Iterator[Item]:
         worker = torch.utils.data.get_worker_info()
         first, step = (worker.id, worker.num_workers) if worker else (0, 1)
-        known_round, order = -1, None
+        ordered_epoch, order = -1, None
         for number in islice(self.numbers, first, None, step):  # workers take turns
-            around, place = divmod(number, len(self.places))
-            if around != known_round:
-                order = np.random.default_rng([self.seed, around]).permutation(len(self.places))
-                known_round = around
-            index = self.places[int(order[place])]
-            # A step's items share the number of inputs.
+            epoch, position = divmod(number, len(self.indices))
+            if epoch != ordered_epoch:
+                order = np.random.default_rng([self.seed, epoch]).permutation(len(self.indices))
+                ordered_epoch = epoch
+            index = self.indices[int(order[position])]
+            # All items of a step have the same number of inputs.
             begin = number - (number - self.numbers.first) % self.numbers.share.total
             inputs = input_count(self.recipe, self.seed, begin)
             rng = np.random.default_rng([self.seed, number, 3])
@@ -198,7 +200,7 @@ class Items(torch.utils.data.IterableDataset):
 
 
 class ShardBatches:
-    """Batches of rendered objects for one process; the same interface as `BatchMaker`."""
+    """Makes batches of rendered objects from shards: a `BatchSource`."""
 
     def __init__(
         self,
@@ -222,7 +224,7 @@ class ShardBatches:
         self.next_item: tuple[int, int, bool] | None = None
 
     def batches(self, first: int, stage: int, progress: float) -> list[Batch]:
-        """The batches of the step whose first sample of all processes has the number `first`."""
+        """See `BatchSource.batches`."""
         share = Share.of(self.recipe, stage, self.rank, self.world)
         augment = progress >= self.recipe.augment_from
         if self.next_item != (stage, first, augment):
@@ -244,7 +246,7 @@ class ShardBatches:
         ]
 
     def validation(self, stage: int) -> list[Batch]:
-        """The objects that are held out, one by one, without augmentation."""
+        """The held-out objects, one per batch, without augmentation."""
         size, inputs = self.recipe.sizes[stage], self.recipe.input_counts[-1]
         return [
             collate([make_item(read_views(self.shards, i, self.recipe, inputs, None), self.recipe,
@@ -252,8 +254,8 @@ class ShardBatches:
             for i in split(len(self.shards))[1]
         ]  # fmt: skip
 
-    def rest(self) -> None:
-        """Nothing of this process's threads uses the GPU."""
+    def wait_until_idle(self) -> None:
+        """Return at once: worker processes read the shards, and no thread uses the GPU."""
 
 
 def collate(items: list[Item], device: torch.device) -> Batch:

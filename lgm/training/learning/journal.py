@@ -1,4 +1,4 @@
-"""What a training run writes down: metrics and pictures."""
+"""What a training run writes: log, validation, images."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ...render import render
-from ..batches.batch import Batch
-from ..batches.drawn import BatchMaker
-from ..batches.rendered import ShardBatches
+from ..batches.batch import Batch, BatchSource
 from .losses import psnr
 from .processes import rank, world
 from .run import Run
 
 
 class Journal:
-    """What a run tells: log.csv, the terminal, latest.png; TensorBoard where it is installed."""
+    """Writes log.csv, validation.csv and latest.png, the terminal, and TensorBoard's files where
+    that is installed.
 
-    def __init__(
-        self, out: Path, run: Run, maker: BatchMaker | ShardBatches, every: int, validate: int
-    ):
-        self.out, self.run, self.maker = out, run, maker
+    Args:
+        every: steps per line of the log.
+        validate: steps between validations; 0: never.
+    """
+
+    def __init__(self, out: Path, run: Run, source: BatchSource, every: int, validate: int):
+        self.out, self.run, self.source = out, run, source
         self.every, self.validate = every, validate
         self.history: list[dict[str, Tensor]] = []
         self.batch: Batch | None = None
@@ -55,7 +57,7 @@ class Journal:
 
     def _report(self, progress: float) -> None:
         keys = list(self.history[-1])
-        rows = [h for h in self.history if list(h) == keys]  # LPIPS may have begun in between
+        rows = [h for h in self.history if list(h) == keys]  # LPIPS may have started in between
         self.history = []
         means = torch.stack([torch.stack([h[k].float() for h in rows]).mean() for k in keys])
         if dist.is_initialized():
@@ -77,24 +79,24 @@ class Journal:
 
     @torch.no_grad()
     def _validate(self, stage: int) -> None:
-        """PSNR of the averaged weights on objects that are held out, new views alone; with a
-        corrector, of its drafts, too.
+        """Write the PSNR of the averaged weights on held-out objects in new views; for a model with
+        a corrector, also that of the drafts.
         """
         names = ["psnr_novel", "psnr_draft"][: 1 + (self.run.model.corrector is not None)]
 
-        def score(batch: Batch, drafts: bool) -> Tensor:
-            quality = psnr(draw(self.run, batch, drafts), batch.images)
+        def score(batch: Batch, corrected: bool) -> Tensor:
+            quality = psnr(draw(self.run, batch, corrected), batch.images)
             return quality[:, batch.inputs.shape[1] :].mean()
 
         with self.run.averaged():
             scores = [
-                [score(batch, name == "psnr_draft") for name in names]
-                for batch in self.maker.validation(stage)
+                [score(batch, corrected=name != "psnr_draft") for name in names]
+                for batch in self.source.validation(stage)
             ]
         means = torch.tensor(scores).mean(0).tolist()
         if rank() == 0:
-            told = ", drafts ".join(f"{score:.2f} dB" for score in means)
-            print(f"step {self.run.step}: validation {told}", flush=True)
+            figures = ", drafts ".join(f"{score:.2f} dB" for score in means)
+            print(f"step {self.run.step}: validation {figures}", flush=True)
             with (self.out / "validation.csv").open("a") as file:
                 file.write(",".join([str(self.run.step), *(f"{m:.4f}" for m in means)]) + "\n")
             if self.board:
@@ -102,7 +104,9 @@ class Journal:
                     self.board.add_scalar(f"validation/{name}", score, self.run.step)
 
     def picture(self) -> None:
-        """Ground truth above, prediction below, for the first four objects."""
+        """Write latest.png: truth above, prediction below, for the last batch's first four objects.
+        Collective: call it on every rank.
+        """
         if self.batch is None:
             return
         from PIL import Image
@@ -118,8 +122,8 @@ class Journal:
                 self.board.add_image("train/latest", pixels, self.run.step, dataformats="HWC")
 
 
-def draw(run: Run, batch: Batch, drafts: bool = False) -> Tensor:
-    """The network's pictures of all of a batch's views, 0..1, of drafts or as corrected."""
-    left = torch.full((len(batch.names),), drafts, device=batch.inputs.device)
-    gaussians = run.model(batch.inputs, batch.alphas, left)
+def draw(run: Run, batch: Batch, corrected: bool = True) -> Tensor:
+    """Renders [B, V, 3, R, R] of all of a batch's views, 0..1; of the drafts if not `corrected`."""
+    uncorrected = torch.full((len(batch.names),), not corrected, device=batch.inputs.device)
+    gaussians = run.model(batch.inputs, batch.alphas, uncorrected)
     return render(gaussians, batch.c2w, batch.images.shape[-1]).images.clamp(0, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from ..recipe import Recipe
 
@@ -11,7 +12,7 @@ from ..recipe import Recipe
 def learning_groups(
     names: list[str], parameters: list[Tensor], recipe: Recipe
 ) -> tuple[list[dict], list[float]]:
-    """An optimizer's groups, and at which multiple of the learning rate each of them learns."""
+    """The optimizer's parameter groups, and the factor of the learning rate for each group."""
     decayed = recipe.weight_decay if recipe.decay_norms else 0.0
     groups, rates = [], []
     for corrects, rate in ((False, 1.0), (True, recipe.corrector_rate)):
@@ -28,16 +29,16 @@ def learning_groups(
 
 
 def make_optimizer(groups: list[dict], recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW, or one of its frugal versions.
+    """AdamW, or its 8-bit versions, which need less memory.
 
     Raises:
-        ValueError: that needs bitsandbytes, which is missing.
+        ValueError: the 8-bit versions need bitsandbytes, which is missing.
     """
     settings = {"lr": recipe.learning_rate, "betas": (recipe.beta1[0], recipe.beta2)}
     if recipe.optimizer == "adamw":
         first = groups[0]["params"][0]
-        # Split over CPUs, it has no such kernel.
-        fused = first.is_cuda or not hasattr(first, "device_mesh")
+        # The fused CPU kernel doesn't take sharded parameters.
+        fused = first.is_cuda or not isinstance(first, DTensor)
         return torch.optim.AdamW(groups, **settings, fused=fused)
     try:
         import bitsandbytes
@@ -53,10 +54,8 @@ def make_optimizer(groups: list[dict], recipe: Recipe) -> torch.optim.Optimizer:
     return kinds[recipe.optimizer](groups, **settings)
 
 
-def load_frugal(optimizer: torch.optim.Optimizer, state: dict) -> None:
-    """Give an optimizer of bitsandbytes its state again; moments that were in paged memory lie
-    there again.
-    """
+def load_8bit_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
+    """Restore the state of a bitsandbytes optimizer; paged moments go back to paged memory."""
     optimizer.load_state_dict(state)
     moments = [
         (values, name, optimizer.get_state_buffer(parameter, dtype=values[name].dtype))
@@ -64,6 +63,6 @@ def load_frugal(optimizer: torch.optim.Optimizer, state: dict) -> None:
         for name in ("state1", "state2")
     ]
     if torch.cuda.is_available():
-        torch.cuda.synchronize()  # new pages are being filled with zeros
+        torch.cuda.synchronize()  # the new buffers are still being filled with zeros
     for values, name, buffer in moments:
         values[name] = buffer.copy_(values[name])

@@ -1,10 +1,11 @@
-"""Ranks, and tensors that are sharded over them."""
+"""Ranks, and tensors that are sharded over them (FSDP)."""
 
 from __future__ import annotations
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ...network.unet import MVAttention, ResBlock
 from .network import Network
@@ -19,19 +20,20 @@ def world() -> int:
 
 
 def local(parameter: Tensor) -> Tensor:
-    """This process's part of a parameter."""
-    return parameter.to_local() if hasattr(parameter, "to_local") else parameter
+    """This process's shard of a tensor, or all of it where it is not sharded."""
+    return parameter.to_local() if isinstance(parameter, DTensor) else parameter
 
 
-def whole(parameter: Tensor) -> Tensor:
-    return parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
+def full_tensor(parameter: Tensor) -> Tensor:
+    """All of a tensor. Collective for a sharded one: call it on every rank."""
+    return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
 
 
-def place(value: Tensor, parameter: Tensor) -> None:
-    """Copy a whole tensor into a parameter, of which this process may have a part only."""
-    if hasattr(parameter, "device_mesh"):
-        from torch.distributed.tensor import distribute_tensor
-
+def copy_into(parameter: Tensor, value: Tensor) -> None:
+    """Copy all of a tensor into a parameter that may be sharded. Collective: call it on every
+    rank.
+    """
+    if isinstance(parameter, DTensor):
         value = distribute_tensor(
             value.to(local(parameter).device), parameter.device_mesh, parameter.placements
         )
@@ -39,10 +41,12 @@ def place(value: Tensor, parameter: Tensor) -> None:
 
 
 def shard(network: Network) -> None:
-    """Split weights, gradients and optimizer over the processes, layer by layer (FSDP)."""
+    """Shard weights, gradients and optimizer over the processes, layer by layer (FSDP).
+    Collective: call it on every rank.
+    """
     from torch.distributed.fsdp import fully_shard
 
-    network.to(memory_format=torch.contiguous_format)  # all that it can split
+    network.to(memory_format=torch.contiguous_format)  # FSDP can't split channels_last
     for module in network.modules():
         if isinstance(module, (ResBlock, MVAttention)):
             fully_shard(module)
@@ -50,7 +54,9 @@ def shard(network: Network) -> None:
 
 
 def average_gradients(parameters: list[Tensor]) -> None:
-    """The mean of all processes' gradients, in one message."""
+    """Average the gradients over all processes, in one message. Collective: call it on every
+    rank.
+    """
     if world() == 1:
         return
     flat = torch.cat([p.grad.flatten() for p in parameters])

@@ -1,4 +1,4 @@
-"""What a checkpoint records of its run, compared when it goes on."""
+"""run.json: how a run was started. It is compared when a run is resumed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .run import FORMAT
 def describe(
     recipe: Recipe, seed: int, data: dict[str, str], start: str, spread: str = ""
 ) -> dict[str, object]:
-    """What is run, for run.json."""
+    """The contents of run.json."""
     return {
         "format": FORMAT,
         "recipe": asdict(recipe),
@@ -36,7 +36,7 @@ def describe(
 
 
 def commit() -> str:
-    """The checkout's commit, with a plus where files differ from it; empty outside of one."""
+    """The checkout's commit, with a plus if files were changed since; empty outside a checkout."""
     root = Path(__file__).parents[3]
     if not (root / ".git").exists():
         return ""
@@ -53,10 +53,10 @@ def commit() -> str:
 
 
 def check_same(path: Path, now: dict[str, object]) -> None:
-    """A run goes on as it began, or not at all.
+    """Refuse to resume a run with other settings than it was started with.
 
     Raises:
-        ValueError: says what differs from run.json.
+        ValueError: names the settings that differ from run.json.
     """
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
@@ -69,7 +69,7 @@ def check_same(path: Path, now: dict[str, object]) -> None:
         )
     now = json.loads(json.dumps(now))
     differences = [key for key in ("seed", "data") if before.get(key) != now[key]]
-    # Fields that were added since that run began have their defaults.
+    # A run.json of an older version lacks newer fields: they had today's defaults.
     old = json.loads(json.dumps(asdict(Recipe()))) | before.get("recipe", {})
     for name, value in now["recipe"].items():
         if old[name] != value:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -25,12 +25,23 @@ from torch.utils._pytree import tree_map_only
 
 from ...network.model import LGM
 from ...network.weights import save_model
+from ..batches.batch import Batch
 from ..recipe import Recipe
 from .network import Network, recalculate_layers
-from .optimizer import learning_groups, load_frugal, make_optimizer
-from .processes import local, place, rank, shard, whole
+from .optimizer import learning_groups, load_8bit_optimizer, make_optimizer
+from .processes import copy_into, full_tensor, local, rank, shard
 
 FORMAT = 2  # of checkpoints and run.json
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step resulted in. On a GPU it is known only when the GPU has got there."""
+
+    finite: Tensor  # [] bool on the CPU, whether the gradient is finite; valid once `known` is over
+    known: torch.cuda.Event | None
+    batches: list[Batch]
+    losses: list[Tensor]
 
 
 class Run:
@@ -63,7 +74,7 @@ class Run:
         self.ema = [local(p).detach().clone() for p in self.parameters]
         self.step, self.seconds, self.samples = 0, 0.0, 0
         self.failures = 0  # steps without a finite gradient, in a row
-        self.outcome: object = None  # of the last step, until it is looked at
+        self.outcome: Outcome | None = None  # of the last step, until it is checked
         self.guarded = recipe.optimizer == "adamw" and spread != "fsdp"
         """The optimizer itself leaves out a step without a finite gradient."""
         self.fresh_gradients = True  # between steps they may be None
@@ -111,9 +122,9 @@ class Run:
                     local(parameter).copy_(value)
 
     def weights(self) -> dict[str, Tensor]:
-        """A copy of all weights, on the CPU; every process has to ask."""
+        """A copy of all weights on the CPU. Collective: call it on every rank."""
         return {
-            name: whole(parameter).detach().to("cpu", copy=True)
+            name: full_tensor(parameter).detach().to("cpu", copy=True)
             for name, parameter in zip(self.names, self.parameters, strict=True)
         }
 
@@ -154,9 +165,9 @@ class Run:
             raise ValueError(f"{path} is of another preset: train without --resume.")
         with torch.no_grad():
             for name, parameter, average in zip(self.names, self.parameters, self.ema, strict=True):
-                place(state["average"][name], parameter)
+                copy_into(parameter, state["average"][name])
                 average.copy_(local(parameter))
-                place(state["weights"][name], parameter)
+                copy_into(parameter, state["weights"][name])
         if self.recipe.optimizer == "adamw":
             set_optimizer_state_dict(
                 self.network,
@@ -165,7 +176,7 @@ class Run:
                 options=StateDictOptions(full_state_dict=True),
             )
         else:
-            load_frugal(self.optimizer, state["optimizer"])
+            load_8bit_optimizer(self.optimizer, state["optimizer"])
         for name, value in state["counters"].items():
             setattr(self, name, value)
 
@@ -180,7 +191,7 @@ class Run:
         return get_optimizer_state_dict(self.network, self.optimizer, options=options)
 
     def export(self, path: Path, note: dict[str, object]) -> None:
-        """The averaged weights as an fp16 model file; every process has to ask."""
+        """Write the averaged weights as an fp16 model file. Collective: call it on every rank."""
         with self.averaged():
             weights = self.weights()
         if rank() == 0:

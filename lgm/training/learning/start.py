@@ -1,4 +1,4 @@
-"""The model that a run starts from."""
+"""The weights that a run starts from."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from .processes import rank
 
 
 def wanted_lpips(arguments: argparse.Namespace, recipe: Recipe) -> LPIPS | None:
+    """LPIPS, if the recipe has a weight for it and its files are found."""
     found = find_lpips(arguments.vgg, arguments.lpips_heads) if recipe.lpips_weight else None
     if recipe.lpips_weight and found is None and int(os.environ.get("RANK", "0")) == 0:
         print(
@@ -29,13 +30,13 @@ def wanted_lpips(arguments: argparse.Namespace, recipe: Recipe) -> LPIPS | None:
 
 
 def start_model(arguments: argparse.Namespace, recipe: Recipe) -> tuple[LGM, str]:
-    """Fresh weights, or those of a file as fp32 master weights; and which."""
+    """The model in fp32 with fresh weights or those of a file, and a note which."""
     preset = PRESETS[recipe.preset]
     model = LGM(preset)
-    if preset.decoding == "hull":  # begin at the hull itself
+    if preset.decoding == "hull":  # an untrained network draws about the hull
         torch.nn.init.normal_(model.conv.weight, std=0.02)
         torch.nn.init.zeros_(model.conv.bias)
-    if model.corrector is not None:  # begin without corrections
+    if model.corrector is not None:  # an untrained corrector changes nothing
         torch.nn.init.zeros_(model.corrector.conv_out.weight)
         torch.nn.init.zeros_(model.corrector.conv_out.bias)
     if not arguments.weights:
@@ -54,8 +55,8 @@ def start_model(arguments: argparse.Namespace, recipe: Recipe) -> tuple[LGM, str
 
 
 def copy_fitting(model: LGM, path: Path) -> int:
-    """Copy the tensors of equal name and shape, as the original does; returns how many. A first
-    layer that reads more than the file's begins deaf to the rest.
+    """Copy the tensors of equal name and shape, as the original does; returns how many. If the
+    first layer has more input channels than the file, the extra weights start at 0.
     """
     copied = 0
     try:

@@ -15,11 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..renders.rendering import UNREADABLE, find_meshes, reason_of
 from .mesh import TILE, Mesh, resize
 from .obj import SourceMesh
 from .pack_file import save_pack
-from .read import read_source
+from .read import UNREADABLE, find_meshes, read_source, reason_of
 from .simplify import face_normals, simplify
 from .surfaces import to_mesh
 
@@ -56,12 +55,12 @@ def write_pack(path: Path, objects: Iterable[Packed]) -> tuple[Counter[str], lis
             entries.append({"name": item.name, **item.about})
             outcome[entries[-1]["split"]] += 1
     if not meshes:
-        raise ValueError(f"None of the models can be used: {told(outcome) or 'there are none'}.")
+        raise ValueError(f"None of the models can be used: {summary(outcome) or 'there are none'}.")
     save_pack(path, meshes, entries)
     return outcome, left_out
 
 
-def told(outcome: Counter[str]) -> str:
+def summary(outcome: Counter[str]) -> str:
     return ", ".join(f"{count} {what}" for what, count in sorted(outcome.items()))
 
 

@@ -1,8 +1,10 @@
-"""Reading a folder of 3D models."""
+"""Reads 3D model files, and finds them in a folder."""
 
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,14 @@ from .obj import Material, SourceMesh
 from .simplify import weld
 from .surfaces import read_texture, to_mesh
 
-MODEL_SUFFIXES = (".glb", ".gltf", ".obj")
+MODEL_SUFFIXES = (".glb", ".gltf", ".obj")  # these hold materials
+MESH_SUFFIXES = (*MODEL_SUFFIXES, ".ply", ".stl")
+# What readers of broken files raise.
+UNREADABLE = (
+    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError,
+    NotImplementedError, OSError, RuntimeError, SyntaxError, TypeError, ValueError, struct.error,
+    zlib.error,
+)  # fmt: skip
 
 
 def find_models(folder: Path) -> list[Path]:
@@ -23,6 +32,20 @@ def find_models(folder: Path) -> list[Path]:
         if path.suffix.lower() in MODEL_SUFFIXES:
             models.setdefault(path.parent, path)
     return list(models.values())
+
+
+def find_meshes(folder: Path) -> list[str]:
+    """Names of all model files below a folder: their paths in it, sorted."""
+    return sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.suffix.lower() in MESH_SUFFIXES and not path.name.startswith(".")
+    )
+
+
+def reason_of(error: Exception) -> str:
+    """What a reader raised, in one line."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:300]
 
 
 def read_model(path: Path) -> Mesh:

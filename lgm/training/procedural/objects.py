@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...cameras import FOVY, RADIUS
 from ..rasterize import Lights, TriangleSoup
-from .kinds import RECIPES
+from .kinds import KINDS
 from .materials import noise, paint
 from .shapes import rotation
 from .sketch import Sketch
@@ -47,8 +47,8 @@ class ProceduralObject:
 def draw_parameters(seed: int) -> ProceduralObject:
     """The random choices of object `seed`; equal seeds give equal objects."""
     rng = np.random.default_rng(seed)
-    weights = np.array([weight for _, weight in RECIPES])
-    recipe = RECIPES[np.searchsorted(np.cumsum(weights), rng.random() * weights.sum())][0]
+    weights = np.array([weight for _, weight in KINDS])
+    recipe = KINDS[np.searchsorted(np.cumsum(weights), rng.random() * weights.sum())][0]
     sketch = Sketch(rng)
     recipe(sketch)
     grids = np.stack(sketch.grids[:MAX_PARTS]).astype(np.float32)

@@ -13,9 +13,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
-import struct
 import threading
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -28,24 +26,17 @@ import torch
 from torch import Tensor
 
 from ...cameras import FOVY, RADIUS, orbit_poses
-from ..packs.read import read_model
+from ..packs.read import UNREADABLE, read_model, reason_of
 from ..procedural.objects import procedural_objects, random_lights
 from ..rasterize import TriangleSoup, rasterize
 from .shards import encode_picture
 
-MODEL_SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl")
 FILL = 0.85  # of the frame, in the tightest of the four level views
 MAX_RADIUS = 0.62  # of the object: inside every camera's frame, at 1.5 * sin(49.1 / 2 degrees)
 RING = (0.36, 0.72)  # of the views stand on the ring; of 100 those that the official code takes
 RING_ELEVATIONS = (-10.0, 20.0)  # degrees, apart from the level views from four sides
 ELEVATIONS = (-40.0, 70.0)  # of the other views
 BATCHES = {"cpu": 2}  # views drawn at once: few, so that what is in work stays in the caches
-# What readers of broken files raise.
-UNREADABLE = (
-    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError,
-    NotImplementedError, OSError, RuntimeError, SyntaxError, TypeError, ValueError, struct.error,
-    zlib.error,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -71,15 +62,6 @@ class Settings:
     supersample: int = 2  # samples per pixel and axis
 
 
-def find_meshes(folder: Path) -> list[str]:
-    """Names of all model files below a folder: their paths in it, sorted."""
-    return sorted(
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.suffix.lower() in MODEL_SUFFIXES and not path.name.startswith(".")
-    )
-
-
 def render_mesh(name: str, folder: Path, settings: Settings) -> Rendered:
     """The object in a model file. What is wrong with the file is told in the result."""
     try:
@@ -94,11 +76,6 @@ def render_mesh(name: str, folder: Path, settings: Settings) -> Rendered:
         return render(name, soup, settings)
     except ValueError as error:
         return Rendered(name, failure=reason_of(error))
-
-
-def reason_of(error: Exception) -> str:
-    """What a reader raised, in one line."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:300]
 
 
 def render_procedural(name: str, settings: Settings) -> Rendered:

@@ -29,8 +29,9 @@ from PIL import Image
 from torch import Tensor
 
 from ...cameras import FOVY, RADIUS
+from ..packs.read import UNREADABLE
 from .cameras_check import VIEWS, check_objects, spread
-from .rendering import UNREADABLE, Rendered
+from .rendering import Rendered
 from .shards import Views, decode_picture, elevations, encode_picture
 
 LAYOUTS = ("gobjaverse", "blender", "lgm")
