@@ -88,9 +88,14 @@ def canonicalize(c2w: Tensor, radius: float = RADIUS) -> Tensor:
     return canonical @ torch.linalg.inv_ex(c2w[..., :1, :, :]).inverse @ c2w
 
 
+def tan_half(fovy: float = FOVY) -> float:
+    """Half of what a picture shows at distance 1."""
+    return math.tan(math.radians(fovy) / 2)
+
+
 def focal_length(size: int, fovy: float = FOVY) -> float:
     """Pixels. The same for both axes; the principal point is size / 2 exactly."""
-    return 0.5 * size / math.tan(math.radians(fovy) / 2)
+    return 0.5 * size / tan_half(fovy)
 
 
 def world_to_camera(c2w: Tensor) -> Tensor:
@@ -150,8 +155,8 @@ def camera_rays(c2w: Tensor, size: int, fovy: float = FOVY) -> tuple[Tensor, Ten
     Returns:
         Two tensors [..., size, size, 3] in world coordinates; row 0 is the top of the picture.
     """
-    half = math.tan(math.radians(fovy) / 2)
-    centers = ((torch.arange(size, device=c2w.device, dtype=c2w.dtype) + 0.5) / size * 2 - 1) * half
+    centers = (torch.arange(size, device=c2w.device, dtype=c2w.dtype) + 0.5) / size * 2 - 1
+    centers = centers * tan_half(fovy)
     y, x = torch.meshgrid(-centers, centers, indexing="ij")  # rows go down, y goes up
     local = F.normalize(torch.stack([x, y, -torch.ones_like(x)], dim=-1), dim=-1)
     directions = torch.einsum("...ij,hwj->...hwi", c2w[..., :3, :3], local)
