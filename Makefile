@@ -23,6 +23,13 @@ test-fast: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
+# The types of lgm and nodes, by ty; pyproject.toml says what the link is for.
+.PHONY: types
+types: setup
+	mkdir -p build/types
+	ln -sfn ../.. build/types/pack
+	$(BIN)/ty check --python .venv build/types/pack/lgm build/types/pack/nodes
+
 # Boots the ComfyUI at COMFYUI_DIR on the CPU; playwright drives its page, and is tried for only here.
 .PHONY: test-comfyui
 test-comfyui: setup

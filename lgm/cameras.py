@@ -54,6 +54,24 @@ def orbit_poses(
     return poses.float()
 
 
+def even_poses(
+    count: int, radius: float = RADIUS, first_azimuth: float | None = None, inset: float = 0.5
+) -> Tensor:
+    """Cameras [count, 4, 4] that look at the origin from all around: evenly spread over a sphere,
+    on a Fibonacci spiral from the top to the bottom.
+
+    Args:
+        radius: distance to the origin, world units.
+        first_azimuth: degrees, of the topmost camera; default half a step of the spiral.
+        inset: how far from the poles the ends are, in steps of height.
+    """
+    step = 180 * (3 - 5**0.5)  # degrees, the golden angle
+    order = torch.arange(count, dtype=torch.float64)
+    height = 1 - 2 * (order + inset) / (count - 1 + 2 * inset)
+    first = 0.5 * step if first_azimuth is None else first_azimuth
+    return orbit_poses(first + order * step, torch.rad2deg(height.asin()), radius)
+
+
 def input_poses(elevation: float = 0.0) -> Tensor:
     """The model's four input cameras [4, 4, 4]. Training saw elevation 0 only: other values are at
     one's own risk.
@@ -70,9 +88,14 @@ def canonicalize(c2w: Tensor, radius: float = RADIUS) -> Tensor:
     return canonical @ torch.linalg.inv_ex(c2w[..., :1, :, :]).inverse @ c2w
 
 
+def tan_half(fovy: float = FOVY) -> float:
+    """Half of what a picture shows at distance 1."""
+    return math.tan(math.radians(fovy) / 2)
+
+
 def focal_length(size: int, fovy: float = FOVY) -> float:
     """Pixels. The same for both axes; the principal point is size / 2 exactly."""
-    return 0.5 * size / math.tan(math.radians(fovy) / 2)
+    return 0.5 * size / tan_half(fovy)
 
 
 def world_to_camera(c2w: Tensor) -> Tensor:
@@ -80,6 +103,47 @@ def world_to_camera(c2w: Tensor) -> Tensor:
     OpenGL poses. Not finite where a pose has no inverse.
     """
     return torch.linalg.inv_ex(c2w * constant((1, -1, -1, 1), c2w)).inverse
+
+
+def transform(matrix: Tensor, points: Tensor) -> Tensor:
+    """Points [..., 3] moved by matrices [..., 3 or 4, 4].
+
+    Written out, since a matrix product may be rounded to ten bits on a GPU.
+    """
+    return turn(matrix, points) + matrix[..., :3, 3]
+
+
+def turn(matrix: Tensor, directions: Tensor) -> Tensor:
+    """Directions [..., 3] turned by matrices [..., 3 or 4, 3 or 4]; see `transform`."""
+    return (matrix[..., :3, :3] * directions[..., None, :]).sum(-1)
+
+
+def project(points: Tensor, c2w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """How far points [P, 3] lie to the right of one camera's axis, above it, and along it, [P] each
+    in world units: seen at x / depth and y / depth.
+
+    Faster than `transform`, and for the same reason without a matrix product.
+    """
+    offsets = (points - c2w[:3, 3].to(points)).unbind(-1)
+    right, up, back = (
+        sum(offset * factor for offset, factor in zip(offsets, axis, strict=True))
+        for axis in c2w[:3, :3].T.tolist()
+    )
+    return right, up, -back
+
+
+def pixel_slopes(
+    row: Tensor, column: Tensor, size: int | tuple[int, int], fovy: float = FOVY
+) -> tuple[Tensor, Tensor]:
+    """x and y of the directions (x, y, -1), in the camera's own axes, through pixels' centers.
+
+    Args:
+        row, column: whole numbers, row 0 at the top.
+        size: pixels, (height, width), or one number for square pictures.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    focal = focal_length(height, fovy)
+    return (column + 0.5 - width / 2) / focal, (height / 2 - row - 0.5) / focal
 
 
 def camera_rays(c2w: Tensor, size: int, fovy: float = FOVY) -> tuple[Tensor, Tensor]:
@@ -91,8 +155,8 @@ def camera_rays(c2w: Tensor, size: int, fovy: float = FOVY) -> tuple[Tensor, Ten
     Returns:
         Two tensors [..., size, size, 3] in world coordinates; row 0 is the top of the picture.
     """
-    half = math.tan(math.radians(fovy) / 2)
-    centers = ((torch.arange(size, device=c2w.device, dtype=c2w.dtype) + 0.5) / size * 2 - 1) * half
+    centers = (torch.arange(size, device=c2w.device, dtype=c2w.dtype) + 0.5) / size * 2 - 1
+    centers = centers * tan_half(fovy)
     y, x = torch.meshgrid(-centers, centers, indexing="ij")  # rows go down, y goes up
     local = F.normalize(torch.stack([x, y, -torch.ones_like(x)], dim=-1), dim=-1)
     directions = torch.einsum("...ij,hwj->...hwi", c2w[..., :3, :3], local)

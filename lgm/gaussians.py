@@ -88,6 +88,11 @@ class Gaussians:
         """Batch item `index` as a batch of one."""
         return self.map(lambda tensor: tensor[index : index + 1])
 
+    def scaled(self, factors: Tensor) -> Gaussians:
+        """In a world `factors` [B] times as large."""
+        factors = factors[:, None, None]
+        return replace(self, positions=self.positions * factors, scales=self.scales * factors)
+
     def visible(self, min_opacity: float = 0.005) -> Gaussians:
         """Without Gaussians fainter than `min_opacity`, the official writer's threshold; batch of
         one only.

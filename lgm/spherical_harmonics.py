@@ -12,6 +12,8 @@ import math
 import torch
 from torch import Tensor
 
+from .cameras import even_poses
+
 SH_C0 = 0.28209479177387814  # the function of degree 0, 1 / (2 sqrt(pi))
 BAND_WIDTHS = (0, 3, 8, 15)  # functions above degree 0, by the highest degree
 
@@ -62,10 +64,7 @@ def rotate_sh(sh: Tensor, rotation: Tensor) -> Tensor:
     Seen along d, the turned object has the color that it had along rotation' d. Rotations mix
     functions of one degree only, so the matrix that does it follows from a few directions.
     """
-    steps = torch.arange(32, dtype=torch.float64)
-    height, angle = (steps + 0.5) / 16 - 1, steps * (math.pi * (3 - math.sqrt(5)))
-    ring = (1 - height**2).sqrt()
-    directions = torch.stack([ring * angle.cos(), ring * angle.sin(), height], dim=-1)
+    directions = even_poses(32)[:, :3, 2].double()  # of cameras' own z axes: all around
     width = sh.shape[-2]
     before = sh_basis(directions @ rotation.to(directions))[:, :width]
     matrix = torch.linalg.lstsq(sh_basis(directions)[:, :width], before).solution

@@ -80,15 +80,15 @@ class FilterSplat(io.ComfyNode):
         masks = []
         for index in host.Progress(len(splat.positions)).over(range(len(splat.positions))):
             finite = finite_rows(splat, index)
-            kept = keep_mask(
-                gaussians_from_splat(splat, index, finite),
-                min_opacity=min_opacity,
-                max_scale=max_scale,
-                outliers=outliers,
-                largest_cluster=keep_largest,
-                budget=max_gaussians,
-                check=host.check_cancelled,
-            )
+            with host.cancellable():
+                kept = keep_mask(
+                    gaussians_from_splat(splat, index, finite),
+                    min_opacity=min_opacity,
+                    max_scale=max_scale,
+                    outliers=outliers,
+                    largest_cluster=keep_largest,
+                    budget=max_gaussians,
+                )
             mask = finite.clone()
             mask[finite] = kept.to(finite.device)
             masks.append(mask)

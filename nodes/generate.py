@@ -13,11 +13,12 @@ import torch.nn.functional as F
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..lgm.multiview.sampling import STEPS
 from ..lgm.pictures.encode import contact_sheet
-from ..lgm.pictures.matte import check_matte, kept_backgrounds, object_picture, views_on_white
-from ..lgm.pipeline import NEGATIVE_PROMPT
-from ..lgm.releases.catalog import IMAGE, RELEASES, TEXT
-from ..lgm.releases.places import available_folders, find_folder, reads_pictures
+from ..lgm.pictures.matte import kept_backgrounds
+from ..lgm.pipeline import NEGATIVE_PROMPT, views_from
+from ..lgm.releases.catalog import RELEASES
+from ..lgm.releases.places import ReleaseMissingError, available_folders, find_multiview
 from .border import host
 from .border.models import DOWNLOAD, SAY, fetch
 from .border.pictures import (
@@ -99,7 +100,7 @@ class MultiViewDiffusion(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "steps",
-                    default=30,
+                    default=STEPS,
                     min=1,
                     max=1000,
                     tooltip="More takes longer; beyond 50 little changes.",
@@ -145,62 +146,44 @@ class MultiViewDiffusion(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls,
-        prompt,
-        negative_prompt,
-        model,
-        if_missing,
-        seed,
-        steps,
-        guidance,
-        elevation,
-        cut_out,
-        image=None,
-        mask=None,
-    ) -> io.NodeOutput:
+        cls, prompt, negative_prompt, model, if_missing, seed, steps, guidance, elevation, cut_out,
+        image=None, mask=None,
+    ) -> io.NodeOutput:  # fmt: skip
         if image is None and not prompt.strip():
             raise ValueError("A prompt or a picture is needed, got neither: write or connect one.")
         managed_pipeline()  # says what is not installed, before a download of gigabytes
-        pictures = None if image is None else object_pictures(image, mask, cut_out)
-        if image is None:
-            check_matte(cut_out)
-        folder = model_folder(cls, model, if_missing, image is not None)
-        pipeline = pipeline_of(folder)
+        pictures, masks = (None, None) if image is None else pictures_and_masks(image, mask)
         progress = host.Progress(steps)
-        output = pipeline(
+        made = views_from(
+            lambda: pipeline_of(model_folder(cls, model, if_missing, image is not None)),
             prompt,
             pictures,
+            masks,
             negative_prompt=negative_prompt,
-            num_inference_steps=steps,
-            guidance_scale=guidance or None,
+            steps=steps,
+            guidance=guidance or None,
             elevation=elevation,
             seed=seed,
+            matte=cut_out,
             on_step=lambda step, total, guess: progress.step(preview_of(guess[0])),
         )
-        precision = str(pipeline.dtype).removeprefix("torch.")
-        where = f"{precision} on {host.management.get_torch_device()}"
-        news = [f"too long, this end is ignored: {output.cut[0]}"] if output.cut[0] else []
-        views = output.views.flatten(0, 1)
-        if image is None:
-            views, cut = views_on_white(views, cut_out)
-            news += filter(None, [kept_backgrounds(cut, cut_out)])
         kind = "MVDream" if image is None else "ImageDream"
-        host.say(cls, "; ".join([f"{kind}, {where}", *news]))
-        return io.NodeOutput(host.outgoing(image_from_pictures(views)))
+        precision = str(made.dtype).removeprefix("torch.")
+        news = [f"{kind}, {precision} on {host.management.get_torch_device()}"]
+        if made.unread:
+            news.append(f"too long, this end is ignored: {made.unread}")
+        if made.kept:
+            news.append(kept_backgrounds(made.kept))
+        host.say(cls, "; ".join(news))
+        return io.NodeOutput(host.outgoing(image_from_pictures(made.views.flatten(0, 1))))
 
 
-def object_pictures(image: Tensor, mask: Tensor | None, cut_out: str) -> Tensor:
-    """[N, 3, S, S] on white, cut out and centered, from an IMAGE and a MASK."""
-    rgba = with_alpha(pictures_from_image(image)).cpu()
-    if mask is not None:
-        mask = object_mask(fit_mask(mask.cpu(), len(rgba), *rgba.shape[-2:]))
-    masks = [None] * len(rgba) if mask is None else mask
-    return torch.stack(
-        [
-            object_picture(picture, picture_mask, cut_out)
-            for picture, picture_mask in zip(rgba, masks, strict=True)
-        ]
-    )
+def pictures_and_masks(image: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Pictures [N, 4, H, W] and masks [N, 1, H, W] from an IMAGE and a MASK."""
+    pictures = with_alpha(pictures_from_image(image)).cpu()
+    if mask is None:
+        return pictures, None
+    return pictures, object_mask(fit_mask(mask.cpu(), len(pictures), *pictures.shape[-2:]))
 
 
 def preview_of(latents: Tensor) -> Tensor:
@@ -230,33 +213,14 @@ def model_folder(node: type, model: str, if_missing: str, with_image: bool) -> P
     Raises:
         ValueError: it is missing, or takes a picture where there is none, or the other way round.
     """
-    short = {release.folder: name for name, release in RELEASES.items()}
-    wanted = IMAGE if with_image else TEXT
-    name = wanted if model == AUTO else short.get(model, model)
-    if name in RELEASES and name != wanted:
-        raise _other_kind(model, with_image)
     try:
-        folder = find_folder(name, places())
-    except ValueError as error:
-        if name not in RELEASES:
-            raise
+        return find_multiview(None if model == AUTO else model, with_image, places())
+    except ReleaseMissingError as missing:
         if if_missing != DOWNLOAD:
-            raise ValueError(f"Choose 'download' in if_missing to fetch it: {error}") from error
-        release = RELEASES[name]
-        return fetch(node, name, f"{release.title}, {release.gigabytes:g} GB", places()[0])
-    if reads_pictures(folder) != with_image:
-        raise _other_kind(model, with_image)
-    return folder
-
-
-def _other_kind(model: str, with_image: bool) -> ValueError:
-    return ValueError(
-        f"{model} is MVDream, which works from a prompt alone, but a picture is connected: choose "
-        "'auto' or ImageDream, or take the picture off."
-        if with_image
-        else f"{model} is ImageDream, which needs a picture, but none is connected: connect one, "
-        "or choose 'auto' or MVDream."
-    )
+            raise ValueError(f"Choose 'download' in if_missing to fetch it: {missing}") from missing
+        release = RELEASES[missing.name]
+        what = f"{release.title}, {release.gigabytes:g} GB"
+        return fetch(node, missing.name, what, places()[0])
 
 
 def pipeline_of(folder: Path):

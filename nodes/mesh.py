@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 import torch.nn.functional as F
 from comfy_api.latest import io
@@ -96,24 +94,21 @@ class SplatToMesh(io.ComfyNode):
     def execute(
         cls, splat, method, faces, resolution, smoothing, fill_holes, min_component
     ) -> io.NodeOutput:
-        from ..lgm.mesh import Mesh, surface
-        from ..lgm.mesh.cleanup import clean
-        from ..lgm.mesh.texture import vertex_colors
+        from ..lgm.mesh import surface
+        from ..lgm.mesh.cleanup import cleaned
+        from ..lgm.mesh.texture import painted
 
         device = host.management.get_torch_device()
         stages = host.Stages(3 * len(splat.positions))
         meshes = []
         for index in range(len(splat.positions)):
             gaussians = gaussians_from_splat(splat, index).to(device)
-            raw = surface(
-                gaussians, METHODS[method], resolution, host.check_cancelled, stages.begin()
-            )
-            where = {"check": host.check_cancelled, "device": device, "progress": stages.begin()}
-            parts = clean(*raw, faces, smoothing, fill_holes, min_component, **where)
-            mesh = Mesh(*map(torch.from_numpy, parts))
-            look = {"check": host.check_cancelled, "progress": stages.begin()}
-            meshes.append(replace(mesh, vertex_colors=vertex_colors(mesh, gaussians, **look)))
-        stages.end()
+            with stages.stage():
+                mesh = surface(gaussians, METHODS[method], resolution)
+            with stages.stage():
+                mesh = cleaned(mesh, faces, smoothing, fill_holes, min_component)
+            with stages.stage():
+                meshes.append(painted(mesh, gaussians, size=None).to("cpu"))
         counts = ", ".join(f"{mesh.face_count:,}" for mesh in meshes)
         host.say(cls, f"{counts} faces, on {device}")
         return io.NodeOutput(mesh_value(meshes))
@@ -189,27 +184,25 @@ class BakeSplatTexture(io.ComfyNode):
     def execute(
         cls, mesh, splat, size, views, elevation=0.0, input_views=None, **cameras
     ) -> io.NodeOutput:
-        from ..lgm.mesh.texture import bake
+        from ..lgm.mesh.texture import painted
         from ..lgm.mesh.unwrap import unwrapped
 
         count = require_one_mesh_each(mesh, splat)
         inputs = _inputs(input_views, count, elevation, cameras)
         device = host.management.get_torch_device()
-        check = host.check_cancelled
         stages = host.Stages(2 * count)
-        painted = []
+        textured = []
         for index in range(count):
-            item = mesh_from_value(mesh, index)
-            charts = stages.begin()
-            if item.uvs is None:
-                item = unwrapped(item, size, check, device, charts)
+            item = mesh_from_value(mesh, index).to(device)
             gaussians = gaussians_from_splat(splat, index).to(device)
-            texture = bake(item, gaussians, size, views, inputs[index], check, stages.begin())
-            painted.append(replace(item, texture=texture, vertex_colors=None))
-        stages.end()
+            with stages.stage():
+                item = item if item.uvs is not None else unwrapped(item, size)
+            with stages.stage():
+                item = painted(item, gaussians, size, views, inputs[index])
+            textured.append(item.to("cpu"))
         host.say(cls, f"{count} x {size} x {size} texels, on {device}")
-        textures = torch.stack([item.texture for item in painted]).movedim(-1, 1)
-        return io.NodeOutput(mesh_value(painted), host.outgoing(image_from_pictures(textures)))
+        textures = torch.stack([item.texture for item in textured]).movedim(-1, 1)
+        return io.NodeOutput(mesh_value(textured), host.outgoing(image_from_pictures(textures)))
 
 
 def _inputs(views: Tensor | None, count: int, elevation: float, cameras: dict) -> list:

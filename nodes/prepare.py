@@ -8,8 +8,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..lgm.pictures import matte
-from ..lgm.pictures import resample as preprocess
+from ..lgm.pictures import matte, resample
 from .border import host
 from .border.pictures import (
     fit_mask,
@@ -48,9 +47,10 @@ class PrepareImage(io.ComfyNode):
                     options=list(CUT_OUTS),
                     default="auto",
                     tooltip="'auto': the mask if connected, else the picture's alpha, else an even "
-                    "background is taken away. 'rembg' asks a neural network: an optional package "
-                    "that loads its file from the internet the first time. 'none' keeps all. "
-                    "'auto, else none' keeps what 'auto' can't tell, instead of stopping.",
+                    "background is taken away, else rembg if that and its network are here. "
+                    "'rembg' asks a neural network: an optional package that loads its file from "
+                    "the internet the first time. 'none' keeps all. 'auto, else none' keeps what "
+                    "'auto' can't tell, instead of stopping.",
                 ),
                 io.Combo.Input(
                     "mask_shows",
@@ -71,7 +71,7 @@ class PrepareImage(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "border_ratio",
-                    default=0.2,
+                    default=resample.BORDER_RATIO,
                     min=0.0,
                     max=0.9,
                     step=0.01,
@@ -113,76 +113,35 @@ class PrepareImage(io.ComfyNode):
             matted, way = cut_picture(picture, None if mask is None else mask[number], cut_out)
             cut.append(matted)
             ways.append(way)
-            progress.step(preprocess.composite_on_white(matted))
-        host.say(cls, told(ways))
+            progress.step(resample.composite_on_white(matted))
+        host.say(cls, summary(ways))
         cut = arrange(torch.stack(cut), center, border_ratio, size)
         image = image_from_pictures(on_color(cut, background))
         return io.NodeOutput(host.outgoing(image), host.outgoing(cut[:, 3]))
 
 
-def cut_picture(rgba: Tensor, mask: Tensor | None, method: str) -> tuple[Tensor, str]:
-    """[4, H, W] with the background transparent, and what told it; `none` where nothing was asked
-    or could.
-
-    Raises:
-        ValueError: the way asked for can't tell.
-        RuntimeError: rembg is asked for and not there.
-    """
-    if method == AUTO_ELSE_NONE:
-        try:
-            return cut_picture(rgba, mask, "auto")
-        except ValueError:
-            return rgba, "none"
-    if method == "auto":
-        known = "alpha" if preprocess.has_alpha(rgba) else "flat background"
-        method = known if mask is None else "mask"
-    if method == "mask":
-        if mask is None:
-            raise ValueError("Cutting out by mask needs a mask with something in it: connect one.")
-        return torch.cat([rgba[:3], rgba[3:] * mask]), method
-    if method == "alpha":
-        if not preprocess.has_alpha(rgba):
-            raise ValueError(
-                "Cutting out by alpha needs a picture with four channels: Load Image gives its "
-                "alpha as a mask, connect that and choose 'mask'."
-            )
-        return rgba, method
-    if method == "flat background":
-        keyed = matte.key_flat_background(rgba[:3])
-        if keyed is None and matte.flat_background_color(rgba[:3]) is not None:
-            raise ValueError(
-                "The picture needs an object, but shows nothing in front of its even background: "
-                "give one that shows more, or choose 'none' in cut_out."
-            )
-        if keyed is None:
-            raise ValueError(
-                "A mask, alpha or an even background is needed to tell the object, but the "
-                "picture's border shows several colors: connect a mask (Remove Background), or "
-                "choose rembg or 'none' in cut_out."
-            )
-        return keyed, method
-    return matte.cut_out(rgba, "rembg" if method == "rembg" else "none"), method
+def cut_picture(rgba: Tensor, mask: Tensor | None, method: str) -> tuple[Tensor, matte.Way]:
+    """[4, H, W] with the background transparent, and what told it."""
+    if method != AUTO_ELSE_NONE:
+        return matte.cut_out(rgba, method, mask)
+    try:
+        return matte.cut_out(rgba, "auto", mask, otherwise="keep")
+    except matte.NoObjectError:
+        return rgba, "none"
 
 
-def told(ways: Sequence[str]) -> str:
-    """What is said of pictures, each cut out in its way."""
-    cut, whole = sorted({*ways} - {"none"}), ways.count("none")
+def summary(ways: Sequence[str]) -> str:
+    """One line about all pictures: how they were cut out."""
+    cut, kept = sorted({*ways} - {"none"}), ways.count("none")
     parts = [f"cut out by {', '.join(cut)}"] if cut else []
-    return "; ".join([*parts, f"{whole} kept whole"] if whole else parts)
+    return "; ".join([*parts, f"{kept} kept whole"] if kept else parts)
 
 
 def arrange(rgba: Tensor, center: str, border_ratio: float, size: int) -> Tensor:
     """[N, 4, size, size] with the objects centered; a picture that is all object has no border to
     gain."""
     if center == "views together" and (rgba[:, 3] < 1).any():
-        rgba = preprocess.recenter_together(rgba, border_ratio)
+        rgba = resample.recenter_together(rgba, border_ratio)
     elif center == "each picture":
-        rgba = torch.stack(
-            [
-                preprocess.recenter(picture, border_ratio)
-                if preprocess.has_alpha(picture)
-                else picture
-                for picture in rgba
-            ]
-        )
-    return torch.stack([preprocess.square(picture, size) for picture in rgba])
+        rgba = torch.stack([resample.framed(picture, border_ratio) for picture in rgba])
+    return torch.stack([resample.square(picture, size) for picture in rgba])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from comfy_api.latest import io
 
@@ -60,7 +58,7 @@ class RefineMesh(io.ComfyNode):
     @classmethod
     def execute(cls, mesh, splat, steps, size) -> io.NodeOutput:
         from ..lgm.mesh.refine import refine, why_not
-        from ..lgm.mesh.texture import bake
+        from ..lgm.mesh.texture import painted
         from ..lgm.mesh.unwrap import unwrapped
 
         if reason := why_not():
@@ -70,15 +68,14 @@ class RefineMesh(io.ComfyNode):
         stages = host.Stages(2 * count)
         refined = []
         for index in range(count):
-            item = mesh_from_value(mesh, index)
+            item = mesh_from_value(mesh, index).to(device)
             gaussians = gaussians_from_splat(splat, index).to(device)
-            check, bar = host.check_cancelled, stages.begin()
-            if item.texture is None:
-                item = item if item.uvs is not None else unwrapped(item, size, check, device)
-                texture = bake(item, gaussians, size, check=check, progress=bar)
-                item = replace(item, texture=texture, vertex_colors=None)
-            refined.append(refine(item, gaussians, steps, check, stages.begin()))
-        stages.end()
+            with stages.stage():
+                if item.texture is None:
+                    item = item if item.uvs is not None else unwrapped(item, size)
+                    item = painted(item, gaussians, size)
+            with stages.stage():
+                refined.append(refine(item, gaussians, steps).to("cpu"))
         host.say(cls, f"{steps} steps, on {device}")
         textures = torch.stack([item.texture for item in refined]).movedim(-1, 1)
         return io.NodeOutput(mesh_value(refined), host.outgoing(image_from_pictures(textures)))

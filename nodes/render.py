@@ -100,7 +100,7 @@ class RenderSplat(io.ComfyNode):
     def execute(
         cls, splat, width, height, frames, background, depth_range, backend, cameras=None
     ) -> io.NodeOutput:
-        from ..lgm.render import backend_for, interruptible
+        from ..lgm.render import backend_for
         from ..lgm.splats.extent import extent
 
         width, height, backend = width[0], height[0], backend[0]
@@ -118,7 +118,7 @@ class RenderSplat(io.ComfyNode):
             center, radius = extent(gaussians)
             near = min(NEAR, NEAREST * radius)
             for camera in given or turntable(center, radius, frames[0]):
-                with interruptible(host.check_cancelled):
+                with host.cancellable():
                     drawn.append(draw(gaussians, camera, (height, width), color, name, near))
                 progress.step(drawn[-1][0].movedim(-1, 0))
         images, masks, depths, normals = (torch.stack(x) for x in zip(*drawn, strict=True))

@@ -83,3 +83,45 @@ def test_focal_length_of_the_official_sizes():
 def test_impossible_radius_is_refused(radius):
     with pytest.raises(ValueError, match="radius above 0"):
         cameras.orbit_poses([0], radius=radius)
+
+
+def test_a_point_is_projected_onto_the_pixel_whose_ray_meets_it():
+    size, fovy = 6, 37.0
+    pose = cameras.orbit_poses([40.0], 25.0, 2.0)[0]
+    origins, directions = cameras.camera_rays(pose, size, fovy)
+    right, up, depth = cameras.project((origins + 1.7 * directions).reshape(-1, 3), pose)
+    row, column = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    x, y = cameras.pixel_slopes(row.flatten(), column.flatten(), size, fovy)
+    torch.testing.assert_close(right / depth, x)
+    torch.testing.assert_close(up / depth, y)
+    torch.testing.assert_close(depth**2 * (1 + x**2 + y**2), torch.full_like(x, 1.7**2))
+
+
+def test_what_is_written_out_is_the_matrix_product():
+    matrices = cameras.world_to_camera(cameras.orbit_poses([10.0, 130.0], 25.0, 2.0))
+    points = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    homogeneous = torch.cat([points, torch.ones(5, 1)], dim=-1)
+    expected = (homogeneous @ matrices.mT)[..., :3]
+    torch.testing.assert_close(cameras.transform(matrices[:, None], points), expected)
+    turned = points @ matrices[:, :3, :3].mT
+    torch.testing.assert_close(cameras.turn(matrices[:, None], points), turned)
+
+
+def test_wide_pictures_have_square_pixels():
+    column = torch.tensor([0.0, 9.0])
+    x, y = cameras.pixel_slopes(torch.tensor([0.0, 3.0]), column, (4, 10), 60.0)
+    edge = math.tan(math.radians(30))  # of the half height
+    torch.testing.assert_close(y, torch.tensor([0.75, -0.75]) * edge)
+    torch.testing.assert_close(x, torch.tensor([-2.25, 2.25]) * edge)
+
+
+@pytest.mark.parametrize("count", [12, 48, 200])
+def test_even_poses_stand_evenly_all_around(count):
+    poses = cameras.even_poses(count, 2.0)
+    places, back = poses[:, :3, 3], poses[:, :3, 2]
+    torch.testing.assert_close(places, 2 * back)
+    apart = (places[:, None] - places).norm(dim=-1) + 9 * torch.eye(count)
+    area = 4 * math.pi * 2.0**2 / count  # for each; a hexagonal grid is as sparse as it gets
+    assert apart.amin() > 0.8 * area**0.5
+    assert apart.amin(1).amax() < (2 / 3**0.5 * area) ** 0.5
+    assert places.mean(0).norm() < 2 / count

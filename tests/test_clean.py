@@ -9,10 +9,11 @@ from scipy.optimize import nnls
 from scipy.spatial.transform import Rotation
 
 from lgm.gaussians import Gaussians
+from lgm.machine.interrupt import working
 from lgm.rotations import quaternion_multiply
 from lgm.splats.clusters import cluster_mask
 from lgm.splats.crop import box_mask, sphere_mask
-from lgm.splats.extent import _smallest_ball, extent
+from lgm.splats.extent import extent, smallest_ball
 from lgm.splats.filters import (
     budget_mask,
     importance,
@@ -186,7 +187,8 @@ def test_single_precision_gives_nearly_the_same(options):
 
 def test_cleaning_can_be_given_up_at_every_step():
     gaussians, calls = splat(), []
-    keep_mask(gaussians, **STRONG, check=lambda: calls.append(None))
+    with working(lambda: calls.append(None)):
+        keep_mask(gaussians, **STRONG)
     assert len(calls) > len(STRONG)
     for last in range(len(calls)):
         left = iter(range(last))
@@ -195,8 +197,8 @@ def test_cleaning_can_be_given_up_at_every_step():
             if next(left, None) is None:
                 raise InterruptedError
 
-        with pytest.raises(InterruptedError):
-            keep_mask(gaussians, **STRONG, check=check)
+        with pytest.raises(InterruptedError), working(check):
+            keep_mask(gaussians, **STRONG)
 
 
 def test_clumsy_settings_are_refused():
@@ -438,7 +440,7 @@ def test_the_smallest_ball_holds_all_and_can_not_shrink(kind):
         "equal": np.ones((40, 3)),
         "grid": np.argwhere(np.ones((4, 5, 6))).astype(float),
     }[kind]
-    center, radius = _smallest_ball(points)
+    center, radius = smallest_ball(points)
     distances = np.linalg.norm(points - center, axis=1)
     assert distances.max() <= radius * (1 + 1e-8) + 1e-12
     # Optimal if and only if the center is a convex combination of points on the surface.

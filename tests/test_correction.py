@@ -208,12 +208,12 @@ def test_rounds_are_one_look_after_the_other(small, fovy):
     model, inputs, alphas = small
     pictures, c2w = torch.rand(1, 4, 4, 64, 64), cameras.input_poses()
     with torch.no_grad():
-        inputs, alphas = model.prepare(pictures, c2w, 64, fovy)
+        inputs, alphas, factors = model.prepare(pictures, c2w, 64, fovy)
         x, guide = model._guided(inputs, alphas)
         features = model.features(x)
         for rounds in range(3):
             there = model.reconstruct(pictures, c2w, 64, fovy, rounds=rounds)
-            here = decode_hull(features, guide)
+            here = decode_hull(features, guide).scaled(1 / factors)
             torch.testing.assert_close(there.positions, here.positions)
             seen = correction_inputs(features, guide, 4, fovy)
             features = features + model.corrections(seen)

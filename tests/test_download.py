@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 import pytest
 from huggingface_hub import constants
 
-from lgm.command import generate
 from lgm.command import main as cli
 from lgm.releases import catalog, download, places
 from lgm.releases.catalog import RELEASES
@@ -435,10 +434,6 @@ def test_an_unknown_name_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(["download", "sora"])
     assert stop.value.code == 2
-
-
-def test_the_command_knows_all_names():
-    assert generate.DOWNLOADS == download.NAMES
 
 
 def test_downloads_go_where_they_are_looked_for(monkeypatch, hub, tmp_path):

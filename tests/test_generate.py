@@ -176,8 +176,9 @@ def sampled(monkeypatch, on_gray) -> list:
 
     def multiview(prompt, picture, **_):
         pictures.append(picture)
-        return SimpleNamespace(views=on_gray[None])
+        return SimpleNamespace(views=on_gray[None], cut=("",))
 
+    multiview.dtype = torch.float32
     monkeypatch.setattr(generate, "load_multiview", lambda *_: multiview)
     return pictures
 
@@ -189,8 +190,8 @@ def test_the_views_of_a_prompt_are_cut_out(
     on_gray[:busy] = torch.rand(busy, 3, 256, 256, generator=torch.Generator().manual_seed(0))
     out = ("--out", tmp_path / "out", "--models-dir", models, "--device", "cpu", "--no-mesh")
     assert run("generate", "--prompt", "a cup", *out) == 0
-    expected, cut = matte.views_on_white(on_gray)
-    assert cut == 4 - busy and torch.equal(fake_lgm.views, expected)
+    expected, kept = matte.views_on_white(on_gray)
+    assert kept == busy and torch.equal(fake_lgm.views, expected)
     said = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert len(said) == (busy > 0)
     assert all(message.startswith(f"{busy} of 4 views keep") for message in said)
@@ -215,7 +216,7 @@ def test_a_mask_says_what_is_object(tmp_path, models, fake_lgm, sampled, photo):
     mask.save(tmp_path / "mask.png")
     out = ("--out", tmp_path / "out", "--models-dir", models, "--device", "cpu", "--no-mesh")
     assert run("generate", "--image", photo, "--mask", tmp_path / "mask.png", *out) == 0
-    [picture] = sampled
+    [[picture]] = sampled
     told = torch.zeros(1, 40, 60)
     told[:, 10:30, 15:35] = 1
     assert torch.equal(picture, object_picture(load_image(photo), told))
@@ -246,15 +247,14 @@ ASKED = {
 def test_options_reach_the_multi_view_model(
     monkeypatch, tmp_path, models, fake_lgm, on_gray, options, changes
 ):
-    sample = create_autospec(MultiViewPipeline.__call__)
-    sample.return_value = SimpleNamespace(views=on_gray[None])
-    monkeypatch.setattr(
-        generate, "load_multiview", lambda *_: lambda *given, **told: sample(None, *given, **told)
-    )
-    monkeypatch.setattr(results, "write_results", write := create_autospec(results.write_results))
+    multiview = create_autospec(MultiViewPipeline, instance=True)
+    multiview.dtype = torch.float32
+    multiview.return_value = SimpleNamespace(views=on_gray[None], cut=("",))
+    monkeypatch.setattr(generate, "load_multiview", lambda *_: multiview)
+    monkeypatch.setattr(generate, "write_results", write := create_autospec(results.write_results))
     out = ("--out", tmp_path / "out", "--models-dir", models, "--device", "cpu", "--quiet")
     assert run("generate", "--prompt", "a cup", *out, *options) == 0
-    (_, prompt, picture), told = sample.call_args
+    (prompt, picture), told = multiview.call_args
     told.pop("on_step")
     assert (prompt, picture, told) == ("a cup", None, ASKED | changes)
     (given, *_), told = write.call_args
@@ -271,7 +271,7 @@ def test_models_are_those_asked_for(monkeypatch, tmp_path, models, fake_lgm, sam
 
     load_multiview = generate.load_multiview
     monkeypatch.setattr(generate, "load_multiview", load)
-    monkeypatch.setattr(results, "write_results", write := create_autospec(results.write_results))
+    monkeypatch.setattr(generate, "write_results", write := create_autospec(results.write_results))
     other = shutil.copytree(models / NAMES["mvdream"], tmp_path / "mine")
     common = ("generate", "--out", tmp_path / "out", "--models-dir", models, "--device", "cpu")
     for options, folder, offload in (
@@ -470,8 +470,8 @@ def on_gray() -> torch.Tensor:
 
 def test_views_become_what_a_picture_with_even_background_becomes(on_gray):
     before = on_gray.clone()
-    views, cut = matte.views_on_white(on_gray)
-    assert cut == 4 and torch.equal(on_gray, before)
+    views, kept = matte.views_on_white(on_gray)
+    assert kept == 0 and torch.equal(on_gray, before)
     for view, gray in zip(views, on_gray, strict=True):
         rgba = torch.cat([gray, torch.ones(1, 256, 256)])
         torch.testing.assert_close(view, object_picture(rgba))
@@ -480,16 +480,15 @@ def test_views_become_what_a_picture_with_even_background_becomes(on_gray):
 
 def test_views_that_nothing_can_tell_stay_and_are_counted(on_gray):
     on_gray[2] = torch.rand(3, 256, 256, generator=torch.Generator().manual_seed(0))
-    views, cut = matte.views_on_white(on_gray)
-    assert cut == 3 and torch.equal(views[2], on_gray[2])
+    views, kept = matte.views_on_white(on_gray)
+    assert kept == 1 and torch.equal(views[2], on_gray[2])
     assert (views[[0, 1, 3], :, 0] == 1).all()
-    assert "1 of 4 views keep" in matte.kept_backgrounds(cut, "auto")
-    assert not matte.kept_backgrounds(4, "auto") and not matte.kept_backgrounds(0, "none")
+    assert "1 of 4 views keep" in matte.kept_backgrounds(kept)
 
 
 def test_views_may_stay_as_they_are(on_gray):
-    views, cut = matte.views_on_white(on_gray, "none")
-    assert cut == 0 and views is on_gray
+    views, kept = matte.views_on_white(on_gray, "none")
+    assert kept == 0 and views is on_gray
 
 
 def fake_rembg(monkeypatch, mask: np.ndarray) -> list:
@@ -512,12 +511,12 @@ def test_rembg_is_asked_for_views_whose_background_is_not_even(on_gray, monkeypa
     asked = fake_rembg(monkeypatch, mask)
     on_gray[1, :, :3] = torch.rand(3, 3, 256)
     on_gray[1, :, -60:] = torch.rand(3, 60, 256)
-    views, cut = matte.views_on_white(on_gray)
-    assert cut == 4 and len(asked) == 1
+    views, kept = matte.views_on_white(on_gray)
+    assert kept == 0 and len(asked) == 1
     assert np.abs(asked[0] / 255 - on_gray[1].movedim(0, -1).numpy()).max() < 1 / 255
     assert (views[1, :, :24] == 1).all()
-    _, cut = matte.views_on_white(on_gray, "rembg")
-    assert cut == 4 and len(asked) == 5
+    _, kept = matte.views_on_white(on_gray, "rembg")
+    assert kept == 0 and len(asked) == 5
 
 
 def test_a_view_that_is_all_background_is_a_sentence(on_gray, monkeypatch):

@@ -21,8 +21,10 @@ LAYERS = (
     "render/ io/",
     "layers/ pictures/",
     "camera_paths.py",
-    "cameras.py gaussians.py",
-    "machine/ rotations.py colors.py spherical_harmonics.py",
+    "gaussians.py",
+    "spherical_harmonics.py",
+    "cameras.py",
+    "machine/ rotations.py colors.py",
 )
 TRAINING_LAYERS = (
     "train.py evaluate.py dataset.py",

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from safetensors import safe_open
 
-from lgm.pictures import load
+from lgm.pictures import load, matte
 from lgm.pictures.load import load_image
-from lgm.pictures.matte import cut_out, flat_background_alpha, key_flat_background, load_views
+from lgm.pictures.matte import cut_out, key_flat_background, load_views
 from lgm.pictures.resample import (
     composite_on_white,
     has_alpha,
@@ -279,7 +279,7 @@ def heights_and_widths(pictures):
 @pytest.fixture(scope="module", params=["spot", "fox", "water_bottle"])
 def example_views(request):
     paths = [INPUTS / request.param / f"{azimuth}.png" for azimuth in (0, 90, 180, 270)]
-    return torch.stack([cut_out(square(load_image(path), 256)) for path in paths])
+    return torch.stack([cut_out(square(load_image(path), 256))[0] for path in paths])
 
 
 def rescaled_and_shifted(views):
@@ -378,7 +378,6 @@ def test_keyer_recovers_coverage_and_color(background):
     assert (keyed[:3] - torch.tensor([0.8, 0.2, 0.1])[:, None, None])[:, solid].abs().max() < 0.03
     again = keyed[:3] * keyed[3] + torch.tensor(background)[:, None, None] * (1 - keyed[3])
     assert (again - image).abs().max() < 0.03
-    torch.testing.assert_close(flat_background_alpha(image), keyed[3:])
 
 
 def test_keyer_survives_jpeg_noise():
@@ -408,16 +407,110 @@ def test_keyer_gives_up_where_nothing_is_flat_or_nothing_is_there():
     assert key_flat_background(torch.full((3, 32, 32), 0.5)) is None
 
 
-def test_cut_out_prefers_alpha_then_the_keyer(monkeypatch):
-    image, truth = disc()
-    opaque = torch.cat([image, torch.ones(1, 64, 64)])
-    given_alpha = torch.cat([image, torch.full((1, 64, 64), 0.5)])
-    assert cut_out(given_alpha) is given_alpha
-    assert cut_out(opaque, "none") is opaque
-    assert (cut_out(opaque)[3] - truth).abs().max() < 0.03
+def pictures_to_cut() -> dict[str, torch.Tensor]:
+    """One of each kind [4, 64, 64]; `mask` is a mask [1, 64, 64]."""
+    image, _ = disc()
+    alpha = torch.ones(1, 64, 64)
+    half, mask = alpha.clone(), torch.zeros(1, 64, 64)
+    half[:, :32] = 0
+    mask[:, 16:48, 16:48] = 1
+    busy = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
+    return {
+        "transparent": torch.cat([busy, half]),
+        "flat": torch.cat([image, alpha]),
+        "busy": torch.cat([busy, alpha]),
+        "blank": torch.cat([torch.full((3, 64, 64), 0.5), alpha]),
+        "mask": mask,
+    }
+
+
+# What `auto` does: picture, with a mask, with rembg's network here -> how it is cut out. "refused"
+# is where nothing tells the object, "no object" where all is background.
+AUTO = [
+    ("transparent", True, True, "mask"),
+    ("flat", True, True, "mask"),
+    ("busy", True, False, "mask"),
+    ("transparent", False, True, "alpha"),
+    ("transparent", False, False, "alpha"),
+    ("flat", False, True, "flat background"),
+    ("flat", False, False, "flat background"),
+    ("busy", False, True, "rembg"),
+    ("busy", False, False, "refused"),
+    ("blank", False, True, "no object"),
+    ("blank", False, False, "no object"),
+]
+
+
+@pytest.fixture
+def rembg(monkeypatch):
+    """Call it with True for a rembg that finds the upper half, with False for none."""
+
+    def install(ready: bool) -> None:
+        upper = torch.zeros(1, 64, 64)
+        upper[:, :32] = 1
+        monkeypatch.setattr(matte, "rembg_is_ready", lambda: ready)
+        monkeypatch.setattr(matte, "rembg_alpha", lambda image: upper)
+
+    return install
+
+
+@pytest.mark.parametrize(("name", "masked", "ready", "way"), AUTO)
+def test_auto_means_the_same_everywhere(tmp_path, caplog, rembg, name, masked, ready, way):
+    rembg(ready)
+    pictures = pictures_to_cut()
+    rgba, mask = pictures[name], pictures["mask"] if masked else None
+    kept = way in ("refused", "no object")
+    if kept:
+        expected = rgba
+        with pytest.raises(ValueError, match="several colors" if way == "refused" else "nothing"):
+            cut_out(rgba, "auto", mask)
+        with pytest.raises(ValueError, match="several colors" if way == "refused" else "nothing"):
+            matte.object_picture(rgba, mask)
+    else:
+        expected, said = cut_out(rgba, "auto", mask)
+        assert said == way
+        torch.testing.assert_close(expected, cut_out(rgba, way, mask)[0])
+        torch.testing.assert_close(
+            matte.object_picture(rgba, mask), composite_on_white(square(recenter(expected), 64))
+        )
+        assert cut_out(rgba, "auto", mask, otherwise="keep")[1] == way
+    if way == "refused":
+        same, said = cut_out(rgba, "auto", otherwise="keep")
+        assert same is rgba and said == "none"
+    if masked:
+        return
+    other = save_rgba(tmp_path / "other.png", pictures["transparent"])
+    views = load_views([save_rgba(tmp_path / "view.png", rgba), other, other, other], 64)
+    expected = composite_on_white(expected) if kept else expected
+    torch.testing.assert_close(views[0], expected, atol=0.03, rtol=0)
+    warned = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert len(warned) == (way == "refused")
+    assert all(message.startswith("1 of 4 views keep their background") for message in warned)
+    if name != "transparent":
+        four = rgba[:3].expand(4, 3, 64, 64)
+        if way == "no object":
+            with pytest.raises(ValueError, match="0°, front, shows nothing"):
+                matte.views_on_white(four)
+            return
+        on_white, left = matte.views_on_white(four)
+        assert left == (4 if kept else 0)
+        whole = rgba[:3] if kept else composite_on_white(recenter(cut_out(rgba)[0]))
+        torch.testing.assert_close(on_white[3], whole)
+
+
+def test_a_way_that_is_asked_for_is_taken(monkeypatch):
+    pictures = pictures_to_cut()
+    rgba = pictures["transparent"]
+    assert cut_out(rgba, "none", pictures["mask"]) == (rgba, "none")
+    assert cut_out(rgba, "alpha", pictures["mask"])[0] is rgba
+    assert torch.equal(cut_out(rgba, "mask", pictures["mask"])[0][3:], pictures["mask"])
+    with pytest.raises(ValueError, match="needs a mask"):
+        cut_out(rgba, "mask")
+    with pytest.raises(ValueError, match="four channels"):
+        cut_out(pictures["flat"], "alpha")
     monkeypatch.setitem(sys.modules, "rembg", None)
     with pytest.raises(RuntimeError, match="pip install"):
-        cut_out(given_alpha, "rembg")
+        cut_out(rgba, "rembg")
 
 
 def test_rembg_offline_names_the_file(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import platform
 from collections.abc import Iterable
@@ -36,6 +37,16 @@ OPTIONAL = {  # import name -> distribution, what it is for
 }
 
 
+def add_doctor(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("doctor", help="what works on this machine, and why not")
+    command.add_argument("--models-dir", type=Path, metavar="DIR")
+    command.set_defaults(run=run_doctor)
+
+
+def run_doctor(options: argparse.Namespace) -> None:
+    print("\n".join(report_lines([options.models_dir] if options.models_dir else [])))
+
+
 def report_lines(extra_folders: Iterable[Path] = ()) -> list[str]:
     extra_folders = list(extra_folders)
     rows = [
@@ -61,7 +72,7 @@ def _device() -> str:
 
 
 def _backends() -> list[tuple[str, str]]:
-    reasons = {name: render._why_not(name) for name in ("gsplat", "numba", "torch", "reference")}
+    reasons = {name: render.why_not(name) for name in ("gsplat", "numba", "torch", "reference")}
     return [(f"backend {name}", f"no: {why}" if why else "yes") for name, why in reasons.items()]
 
 

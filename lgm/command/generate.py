@@ -4,12 +4,108 @@ from __future__ import annotations
 
 import argparse
 import logging
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .options import load, model_places, pick_device, progress
+from torch import Tensor
 
-DOWNLOADS = ("mvdream", "imagedream", "lgm")  # lgm.releases.download.NAMES, which wait for torch
+from ..multiview.sampling import STEPS, OnStep
+from ..pictures.matte import kept_backgrounds
+from ..pipeline import NEGATIVE_PROMPT, views_from
+from ..releases.download import NAMES, download, download_native
+from ..releases.places import find_model, find_multiview
+from .options import (
+    add_model_options,
+    load,
+    model_places,
+    number,
+    pick_device,
+    progress,
+    whole_number,
+)
+from .outputs import check_writable, staged_folder
+from .results import Stages, write_results
+
+if TYPE_CHECKING:
+    from ..multiview import MultiViewPipeline
+
+log = logging.getLogger(__name__)
+
+
+def add_generate(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("generate", help="a picture or a prompt to a splat and a mesh")
+    command.add_argument("--image", type=Path, metavar="FILE", help="the object, from its front")
+    command.add_argument(
+        "--mask",
+        type=Path,
+        metavar="FILE",
+        help="a picture that is white where the object is; wins over alpha and --matte",
+    )
+    command.add_argument("--prompt", metavar="TEXT", help="what to make; or a word on the picture")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR")
+    command.add_argument(
+        "--negative", metavar="TEXT", help="what to keep away from; default ugly, blurry, ..."
+    )
+    command.add_argument("--seed", type=whole_number(0, 2**64 - 1), default=42, metavar="N")
+    command.add_argument("--steps", type=whole_number(1, 1000), default=STEPS, metavar="N")
+    command.add_argument(
+        "--guidance",
+        type=number(0, 100),
+        metavar="X",
+        help="how strongly to follow the prompt or picture; default the model's own, 7.5 or 5",
+    )
+    command.add_argument(
+        "--elevation",
+        type=number(-90, 90),
+        default=0.0,
+        metavar="DEG",
+        help="of the views that are made, above the horizon",
+    )
+    command.add_argument(
+        "--matte",
+        choices=("auto", "none", "rembg"),
+        default="auto",
+        help="background removal, of the picture, or of the views that a prompt alone makes: auto "
+        "keeps alpha, else removes a flat background, else asks rembg if it is ready",
+    )
+    command.add_argument(
+        "--multiview",
+        metavar="NAME_OR_FOLDER",
+        help="default imagedream with a picture, else mvdream; see lgm download",
+    )
+    command.add_argument(
+        "--offload", action="store_true", help="needs less GPU memory: one network there at a time"
+    )
+    command.add_argument(
+        "--mesh",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="also mesh.glb",
+    )
+    add_model_options(command)
+    command.set_defaults(run=run_generate, parser=command)
+
+
+def add_download(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("download", help="fetch a released model from Hugging Face")
+    command.add_argument("name", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
+    places = command.add_mutually_exclusive_group()
+    places.add_argument(
+        "--models-dir",
+        type=Path,
+        metavar="DIR",
+        help="where to; default LGM_MODELS_DIR, else ComfyUI's models, else ~/.cache/lgm",
+    )
+    places.add_argument(
+        "--comfyui",
+        type=Path,
+        metavar="DIR",
+        help="ComfyUI's folder: fetch what its own loaders need, named as in our workflows",
+    )
+    command.add_argument("--quiet", action="store_true", help="no progress bar")
+    command.set_defaults(run=run_download)
 
 
 def run_generate(options: argparse.Namespace) -> None:
@@ -17,18 +113,11 @@ def run_generate(options: argparse.Namespace) -> None:
         options.parser.error("give --image FILE or --prompt TEXT")
     if options.mask and not options.image:
         options.parser.error("--mask says what is object in --image FILE: give that, too")
-    from ..pictures.matte import check_matte
-    from ..releases.places import find_model
-    from .outputs import check_writable, staged_folder
-    from .results import Stages, write_results
-
     # What can be known to fail fails before the minutes of work.
     check_writable(options.out, folder=True)
-    folder = multiview_folder(options)
+    folder = find_multiview(options.multiview, options.image is not None, model_places(options))
     find_model(options.model, model_places(options))
     device = pick_device(options.device)
-    if options.image is None:
-        check_matte(options.matte)
     stages = Stages()
     views = make_views(folder, device, stages, options)
     with stages.stage("load LGM"):
@@ -49,72 +138,35 @@ def run_generate(options: argparse.Namespace) -> None:
         print(f"Open {options.out / 'index.html'}")
 
 
-def multiview_folder(options: argparse.Namespace) -> Path:
-    """The multi-view model that fits what was given.
+def make_views(folder: Path, device: str, stages: Stages, options: argparse.Namespace) -> Tensor:
+    """Four views [4, 3, 256, 256]; the multi-view model is gone afterwards: LGM needs the room."""
+    from ..pictures.load import PICTURE_SIDE, load_image, load_mask
 
-    Raises:
-        ValueError: it is not here, or is of the other kind.
-    """
-    from ..releases.catalog import IMAGE, TEXT
-    from ..releases.places import find_folder, reads_pictures
-
-    default = TEXT if options.image is None else IMAGE
-    folder = find_folder(options.multiview or default, model_places(options))
-    if reads_pictures(folder) and options.image is None:
-        raise ValueError(
-            f"{folder} is ImageDream, which needs a picture: give --image, or --multiview mvdream."
-        )
-    if options.image is not None and not reads_pictures(folder):
-        raise ValueError(
-            f"{folder} is MVDream, which works from a prompt alone: leave out --image, or give "
-            "--multiview imagedream."
-        )
-    return folder
-
-
-def make_views(folder: Path, device: str, stages, options: argparse.Namespace):
-    """Four views [4, 3, 256, 256] by the multi-view model, which is gone afterwards: LGM needs the
-    room."""
-    from ..pictures.matte import kept_backgrounds, views_on_white
-    from ..pipeline import NEGATIVE_PROMPT
-
-    picture = None
+    picture = mask = None
     if options.image is not None:
-        with stages.stage("cut out the object"):
-            picture = read_picture(options)
-    with stages.stage("load the multi-view model"):
-        multiview = load_multiview(folder, device, options)
-    with stages.stage("make four views"), step_bar(options) as on_step:
-        views = multiview(
+        picture = load_image(options.image, longest=PICTURE_SIDE)
+        mask = load_mask(options.mask, *picture.shape[1:]) if options.mask else None
+    with step_bar(options) as on_step:
+        made = views_from(
+            lambda: load_multiview(folder, device, options),
             options.prompt or "",
-            picture,
+            None if picture is None else picture[None],
+            None if mask is None else mask[None],
             negative_prompt=NEGATIVE_PROMPT if options.negative is None else options.negative,
-            num_inference_steps=options.steps,
-            guidance_scale=options.guidance,
+            steps=options.steps,
+            guidance=options.guidance,
             elevation=options.elevation,
             seed=options.seed,
+            matte=options.matte,
             on_step=on_step,
-        ).views[0]
-    if picture is not None:
-        return views
-    with stages.stage("cut out the views"):
-        views, cut = views_on_white(views, options.matte)
-    if kept := kept_backgrounds(cut, options.matte):
-        logging.warning("%s.", kept)
-    return views
+            stage=stages.stage,
+        )
+    if made.kept:
+        log.warning("%s.", kept_backgrounds(made.kept))
+    return made.views[0]
 
 
-def read_picture(options: argparse.Namespace):
-    """The object in --image, [3, S, S] on white."""
-    from ..pictures.load import PICTURE_SIDE, load_image, load_mask
-    from ..pictures.matte import object_picture
-
-    rgba = load_image(options.image, longest=PICTURE_SIDE)
-    mask = load_mask(options.mask, *rgba.shape[1:]) if options.mask else None
-    return object_picture(rgba, mask, options.matte)
-
-
-def load_multiview(folder: Path, device: str, options: argparse.Namespace):
+def load_multiview(folder: Path, device: str, options: argparse.Namespace) -> MultiViewPipeline:
     from ..multiview import MultiViewPipeline
 
     _silence_other_bars()
@@ -141,15 +193,21 @@ def _silence_other_bars() -> None:
 
 
 @contextmanager
-def step_bar(options: argparse.Namespace):
-    """A bar of sampling steps; gives the callback that moves it."""
-    with progress(None, options, "steps", options.steps) as bar:
-        yield lambda step, total, guess: bar.update()
+def step_bar(options: argparse.Namespace) -> Iterator[OnStep]:
+    """A bar of sampling steps, which comes with the first; gives the callback that moves it."""
+    with ExitStack() as stack:
+        bar = None
+
+        def on_step(step: int, total: int, guess: Tensor) -> None:
+            nonlocal bar
+            if bar is None:
+                bar = stack.enter_context(progress(None, options, "steps", total))
+            bar.update()
+
+        yield on_step
 
 
 def run_download(options: argparse.Namespace) -> None:
-    from ..releases.download import download, download_native
-
     bar = progress(None, options, "B", 1, unit_scale=True, unit_divisor=1000)
 
     def on_bytes(here: int, total: int) -> None:

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-METHODS = ("outside", "density")  # lgm.mesh.METHODS, which wait for torch
-SPLAT_SUFFIXES = (".ply", ".splat", ".spz", ".glb")
+import torch
+from tqdm import tqdm
+
+from .. import io, load_model
+from ..network.model import LGM
+from ..releases.places import own_folder
+
+SPLAT_SUFFIXES = tuple(suffix for suffix, format_ in io.FORMATS.items() if format_.write)
 VIDEO_SUFFIXES = (".mp4", ".gif")
-FAILURES = (ValueError, RuntimeError, OSError, ImportError, MemoryError)
+# What goes wrong with what the user gave, or with this machine: said in one line.
+FAILURES = (ValueError, RuntimeError, OSError, MemoryError)
+
+
+def lacks_package(error: ImportError) -> bool:
+    """Whether an optional package is missing; any other failing import is a mistake in lgm."""
+    package = (error.name or "").split(".")[0]
+    return not package or importlib.util.find_spec(package) is None
 
 
 def report(error: BaseException) -> None:
@@ -50,13 +64,16 @@ def whole_number(low: int, high: int) -> Callable[[str], int]:
     return _in_range(int, "whole number", low, high)
 
 
+whole = whole_number  # the name that lgm.training still imports
+
+
 def number(low: float, high: float) -> Callable[[str], float]:
     """An option's type: a finite number in a range."""
     return _in_range(float, "number", low, high)
 
 
 def _in_range(kind: type, name: str, low: float, high: float) -> Callable:
-    def convert(text: str):
+    def convert(text: str) -> float:
         try:
             value = kind(text)
         except ValueError:
@@ -70,16 +87,12 @@ def _in_range(kind: type, name: str, low: float, high: float) -> Callable:
     return convert
 
 
-def load(options: argparse.Namespace, device: str):
-    from .. import load_model
-
+def load(options: argparse.Namespace, device: str) -> LGM:
     return load_model(options.model, device=device, folders=model_places(options))
 
 
 def model_places(options: argparse.Namespace) -> list[Path]:
     """Where models are looked for first: the user's folder and that of `lgm download`."""
-    from ..releases.places import own_folder
-
     return [*([options.models_dir] if options.models_dir else []), own_folder()]
 
 
@@ -89,8 +102,6 @@ def pick_device(name: str) -> str:
     Raises:
         ValueError: this torch can't use that device here.
     """
-    import torch
-
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -103,9 +114,10 @@ def pick_device(name: str) -> str:
     return name
 
 
-def progress(items, options: argparse.Namespace, unit: str, total: int | None = None, **more):
-    from tqdm import tqdm
-
+def progress(
+    items: Iterable | None, options: argparse.Namespace, unit: str, total: int | None = None, **more
+) -> tqdm:
+    """A bar on stderr over `items`, or one to update by hand; hidden where nobody would see it."""
     hidden = options.quiet or not sys.stderr.isatty()
     return tqdm(items, total=total, unit=f" {unit}", leave=False, disable=hidden, **more)
 

@@ -3,17 +3,38 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-from .options import SPLAT_SUFFIXES, load, pick_device, progress, report, require_suffix
+from .. import io
+from ..network.presets import ROUNDS
+from ..pictures.views import VIEW_FILES, example_objects, view_files
+from ..pipeline import reconstruct_files
+from .options import (
+    SPLAT_SUFFIXES,
+    add_model_options,
+    load,
+    number,
+    pick_device,
+    progress,
+    report,
+    require_suffix,
+    whole_number,
+)
+from .outputs import check_writable, staged_folder
+from .results import Stages, demo
 
 DEMO_OBJECT = "spot"
 
 
-def run_demo(options: argparse.Namespace) -> None:
-    from ..pictures.views import example_objects
-    from .outputs import check_writable, staged_folder
-    from .results import Stages, demo
+def add_demo(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("demo", help="reconstruct a bundled object and show the result")
+    command.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR")
+    command.add_argument("--object", metavar="NAME", help="which of the bundled objects")
+    add_model_options(command)
+    command.set_defaults(run=run_demo)
 
+
+def run_demo(options: argparse.Namespace) -> None:
     objects = example_objects()
     name = options.object or (DEMO_OBJECT if DEMO_OBJECT in objects else next(iter(objects), None))
     if name not in objects:
@@ -32,6 +53,61 @@ def run_demo(options: argparse.Namespace) -> None:
         print(f"Open {options.out / 'index.html'}")
 
 
+def add_reconstruct(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("reconstruct", help="four views to a splat")
+    command.add_argument(
+        "views",
+        nargs="*",
+        type=Path,
+        metavar="VIEW",
+        help="four pictures, taken at azimuth 0, 90, 180 and 270: front, left, back, right",
+    )
+    command.add_argument(
+        "--folder",
+        type=Path,
+        metavar="DIR",
+        help="do every subfolder with 0.png 90.png 180.png 270.png",
+    )
+    command.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help=f"{' '.join(SPLAT_SUFFIXES)}, or a folder",
+    )
+    command.add_argument(
+        "--elevation",
+        type=number(-90, 90),
+        default=0.0,
+        metavar="DEG",
+        help="of the pictures' cameras above the horizon",
+    )
+    command.add_argument(
+        "--matte",
+        choices=("auto", "none", "rembg"),
+        default="auto",
+        help="background removal: auto keeps alpha, else removes a flat background",
+    )
+    command.add_argument(
+        "--fit",
+        type=whole_number(0, 10_000),
+        default=0,
+        metavar="N",
+        help="steps that fit the splat to the pictures; 10 are enough, for pictures that show one "
+        "object from exactly these sides: renders, not generated views. Default 0: LGM as it is",
+    )
+    command.add_argument(
+        "--rounds",
+        type=whole_number(0, 100),
+        default=ROUNDS,
+        metavar="N",
+        help="how often the included model looks at its splat and mends it: 0 is fastest; "
+        f"default {ROUNDS}",
+    )
+    add_model_options(command)
+    command.set_defaults(run=run_reconstruct, parser=command)
+
+
 def run_reconstruct(options: argparse.Namespace) -> int:
     if options.folder is not None:
         if options.views:
@@ -42,10 +118,6 @@ def run_reconstruct(options: argparse.Namespace) -> int:
             f"needs four views, at azimuth 0, 90, 180 and 270, got {len(options.views)}"
         )
     require_suffix(options, SPLAT_SUFFIXES)
-    from .. import io
-    from ..pipeline import reconstruct_files
-    from .outputs import check_writable
-
     check_writable(options.out)
     model = load(options, pick_device(options.device))
     gaussians = reconstruct_files(
@@ -61,11 +133,6 @@ def run_reconstruct(options: argparse.Namespace) -> int:
 
 def reconstruct_folder(options: argparse.Namespace) -> int:
     """One .ply per subfolder; a bad one is reported and the others are done all the same."""
-    from .. import io
-    from ..pictures.views import VIEW_FILES, view_files
-    from ..pipeline import reconstruct_files
-    from .outputs import check_writable
-
     if not options.folder.is_dir():
         raise ValueError(f"--folder needs a folder of folders, and {options.folder} is none.")
     folders = sorted(

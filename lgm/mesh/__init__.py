@@ -5,13 +5,12 @@ looks like from all around.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Literal, get_args
 
-import numpy as np
-import torch
-
 from ..gaussians import Gaussians
+from ..machine.interrupt import working
 from .record import Mesh
 
 if TYPE_CHECKING:
@@ -52,32 +51,27 @@ def extract(
     Raises:
         ValueError: no object, more than one, nothing visible, or numbers that can't be.
     """
-    from . import texture  # here, since all of them wait for scipy
-    from .cleanup import clean
+    from .cleanup import cleaned  # here, since all of them wait for scipy
+    from .texture import painted
     from .unwrap import unwrapped
 
-    check = check or (lambda: None)
-    found, clean_up, charts, colors = (_stage(progress, name) for name in STAGES)
-    vertices, triangles = surface(gaussians, method, resolution, check, found)
-    where = {"check": check, "device": gaussians.device}
-    parts = clean(vertices, triangles, faces, **where, progress=clean_up)
-    mesh = Mesh(*map(torch.from_numpy, parts))
-    look = {"gaussians": gaussians, "views": views, "inputs": inputs, "check": check}
-    if texture_size is None:
-        return replace(mesh, vertex_colors=texture.vertex_colors(mesh, **look, progress=colors))
-    mesh = unwrapped(mesh, texture_size, **where, progress=charts)
-    charts(1.0)  # it seldom takes several rounds, and reports no other
-    return replace(mesh, texture=texture.bake(mesh, size=texture_size, **look, progress=colors))
+    def stage(name: str) -> AbstractContextManager[None]:
+        return working(check, progress and partial(progress, name))
+
+    with stage("surface"):
+        mesh = surface(gaussians, method, resolution)
+    with stage("clean-up"):
+        mesh = cleaned(mesh, faces)
+    if texture_size is not None:
+        with stage("charts"):
+            mesh = unwrapped(mesh, texture_size)
+    with stage("texture"):
+        mesh = painted(mesh, gaussians, texture_size, views, inputs)
+    return mesh.to("cpu")
 
 
-def surface(
-    gaussians: Gaussians,
-    method: Method = "outside",
-    resolution: int = 192,
-    check: Callable[[], None] | None = None,
-    progress: Callable[[float], None] | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices and faces of a closed surface that is still to be cleaned: by what is seen from
+def surface(gaussians: Gaussians, method: Method = "outside", resolution: int = 192) -> Mesh:
+    """A closed surface, where the Gaussians are, that is still to be cleaned: by what is seen from
     outside, see `fuse.fuse`, or by density, see `density.enclose`.
     """
     if method not in METHODS:
@@ -86,8 +80,4 @@ def surface(
         from .density import enclose as find
     else:
         from .fuse import fuse as find
-    return find(gaussians, resolution, check, progress)
-
-
-def _stage(progress: Callable[[str, float], None] | None, name: str) -> Callable[[float], None]:
-    return (lambda part: progress(name, part)) if progress else (lambda part: None)
+    return find(gaussians, resolution)

@@ -2,47 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from ..machine.interrupt import Check
+from ..machine.interrupt import between_steps, report, subtask
 from .decimate import decimate, sums_at
+from .record import Mesh
 
 FORWARD, BACKWARD = 0.5, -0.53  # Taubin's (1995) pair of steps: noise goes, the volume stays
 MIN_FACES = 4  # a tetrahedron's
 
 
-def clean(
-    vertices: np.ndarray,
-    faces: np.ndarray,
+def cleaned(
+    mesh: Mesh,
     target_faces: int = 30_000,
     smoothing: int = 10,
     fill_holes: bool = True,
     min_component: float = 0.002,
-    check: Check | None = None,
-    device: torch.device | str = "cpu",
-    progress: Callable[[float], None] | None = None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Vertices [V, 3] float32, faces [F, 3] int64 and unit normals [V, 3] float32.
+) -> Mesh:
+    """The mesh in float32 with unit normals, and without uvs and colors, where it was.
 
     Each edge of a closed surface keeps its two faces; holes that stay open keep their borders.
 
     Args:
-        vertices: [V, 3].
-        faces: [F, 3], counterclockwise from outside.
+        mesh: of any scale; only its vertices and faces are used.
         target_faces: at most so many, unless that would tear the surface or flip faces.
         smoothing: pairs of steps that take noise away and keep the volume; 0 for none.
         fill_holes: close what is open.
         min_component: separate pieces smaller than this part of the largest one go, 0..1, see
             `large_components`; 0 keeps all but the walls of bubbles inside.
-        check: called between the steps and within the long ones; may raise to give up.
-        device: where the larger part of the work is done.
-        progress: told the part done, 0..1.
 
     Raises:
         ValueError: no usable faces, or a setting out of range.
@@ -55,23 +46,22 @@ def clean(
         raise ValueError(f"Smoothing needs 0 steps (off) or more, got {smoothing}.")
     if not 0 <= min_component <= 1:
         raise ValueError(f"min_component is a part from 0 to 1, got {min_component}.")
-    check, progress = check or (lambda: None), progress or (lambda part: None)
-    check()
-    vertices, faces = large_components(*_usable(vertices, faces), min_component)
+    between_steps()
+    vertices, faces = large_components(*_usable(mesh), min_component)
     if fill_holes:
-        check()
+        between_steps()
         vertices, faces = filled(vertices, faces)
-    progress(0.2)
-    vertices, faces = (torch.from_numpy(array).to(device) for array in (vertices, faces))
-    vertices = smoothed(vertices, faces, smoothing, check)
-    progress(0.3)
+    report(0.2)
+    vertices, faces = (torch.from_numpy(array).to(mesh.device) for array in (vertices, faces))
+    vertices = smoothed(vertices, faces, smoothing)
+    report(0.3)
     if len(faces) > target_faces:
-        rest = lambda part: progress(0.3 + 0.7 * part)  # noqa: E731
-        vertices, faces = decimate(vertices, faces, target_faces, check, rest)
-    check()
+        with subtask(0.3, 1.0):
+            vertices, faces = decimate(vertices, faces, target_faces)
+    between_steps()
     normals = vertex_normals(vertices, faces)
-    progress(1.0)
-    return tuple(x.cpu().numpy() for x in (vertices.float(), faces, normals.float()))
+    report(1.0)
+    return Mesh(vertices.float(), faces, normals.float())
 
 
 def large_components(
@@ -138,7 +128,7 @@ def _loops(edges: np.ndarray) -> list[list[int]]:
     return [loop for loop in loops if len(loop) > 2]
 
 
-def smoothed(vertices: Tensor, faces: Tensor, steps: int, check: Check = lambda: None) -> Tensor:
+def smoothed(vertices: Tensor, faces: Tensor, steps: int) -> Tensor:
     """Vertices [V, 3] moved `steps` times towards the mean of their neighbors and back. The border
     of a hole stays.
     """
@@ -153,7 +143,7 @@ def smoothed(vertices: Tensor, faces: Tensor, steps: int, check: Check = lambda:
     border = torch.from_numpy(_border(faces.cpu().numpy()).ravel()).to(faces)
     weights[border], free[border] = 0, 0
     for _ in range(steps):
-        check()
+        between_steps()
         for factor in (FORWARD, BACKWARD):
             around = torch.segment_reduce(
                 vertices.index_select(0, neighbors), "sum", lengths=degrees, axis=0, unsafe=True
@@ -178,25 +168,15 @@ def face_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     return np.cross(b - a, c - a)
 
 
-def _usable(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    vertices, faces = np.asarray(vertices, np.float64), np.asarray(faces, np.int64)
-    shapes_fit = vertices.ndim == faces.ndim == 2 and vertices.shape[1] == faces.shape[1] == 3
-    if not shapes_fit:
-        raise ValueError(
-            "Cleaning needs vertices [V, 3] and faces [F, 3], got "
-            f"{list(vertices.shape)} and {list(faces.shape)}."
-        )
-    if len(faces) and not 0 <= faces.min() <= faces.max() < len(vertices):
-        raise ValueError(
-            f"A mesh's faces need vertices 0 to {len(vertices) - 1}, got {faces.min()} to "
-            f"{faces.max()}."
-        )
+def _usable(mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices [V, 3] float64 and faces [F, 3] with three different corners."""
+    vertices, faces = mesh.vertices.cpu().double().numpy(), mesh.faces.cpu().numpy()
     a, b, c = faces.T
-    good = (a != b) & (b != c) & (c != a) & np.isfinite(vertices).all(1)[faces].all(1)
+    good = (a != b) & (b != c) & (c != a)
     if not good.any():
         raise ValueError(
             f"Cleaning needs a mesh with faces, but none of the {len(faces)} has three different "
-            "finite corners."
+            "corners."
         )
     return _compact(vertices, faces[good])
 

@@ -8,10 +8,11 @@ surface or flip a face stays.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from ..machine.interrupt import between_steps, report
 
 PASSES = 5  # choices of edges for each sorting of all: few edges are each other's best
 CANDIDATES = 0.25  # part of the edges, the cheapest ones, that may go in one round
@@ -21,21 +22,13 @@ LEAST_TURN = 0.2  # cosine between a face's normals before and after
 _PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))  # of a symmetric 3x3 matrix
 
 
-def decimate(
-    vertices: Tensor,
-    faces: Tensor,
-    target_faces: int,
-    check: Callable[[], None],
-    progress: Callable[[float], None] = lambda part: None,
-) -> tuple[Tensor, Tensor]:
+def decimate(vertices: Tensor, faces: Tensor, target_faces: int) -> tuple[Tensor, Tensor]:
     """Vertices and faces of about the same surface, still closed, with `target_faces` at most
     unless the surface can't be kept whole with so few. The same on every run.
 
     Args:
         vertices: [V, 3], on any device.
         faces: [F, 3], of a closed surface: each edge once in each direction.
-        check: called in each round.
-        progress: told the part done, 0..1.
     """
     vertices, faces = vertices.double(), faces.long()
     middle = (vertices.amin(0) + vertices.amax(0)) / 2
@@ -43,14 +36,14 @@ def decimate(
     quadrics = _quadrics(vertices, faces)
     part, first = CANDIDATES, len(faces)
     while len(faces) > target_faces:
-        check()
+        between_steps()
         removed = _round(vertices, faces, quadrics, part, (len(faces) - target_faces + 1) // 2)
         if removed is None and part == 1:
             break
         part = 1 if removed is None else CANDIDATES
         faces = faces if removed is None else removed
         # Each round takes about the same part of what is left.
-        progress(math.log(first / len(faces)) / math.log(first / target_faces))
+        report(math.log(first / len(faces)) / math.log(first / target_faces))
     used, faces = faces.unique(return_inverse=True)
     return vertices[used] + middle, faces
 

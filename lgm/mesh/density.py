@@ -18,11 +18,12 @@ from scipy import ndimage
 from torch import Tensor
 
 from ..gaussians import Gaussians
-from ..machine.interrupt import Check, Progress
-from ..render import interruptible, render
+from ..machine.interrupt import between_steps, report, subtask
+from ..render import render
 from ..render.threads import threads
 from ..rotations import rotation_matrices
 from .merge import merged
+from .record import Mesh
 from .surface_nets import surface_nets
 from .unit_ball import NOTHING_OPAQUE, OPAQUE, REACH, Grid, check_resolution, in_unit_ball
 
@@ -44,38 +45,32 @@ GAP = 1 / 32  # of the longest side; what is narrower does not lead inside
 SOLID = -1.0  # the value of what is enclosed
 
 
-def enclose(
-    gaussians: Gaussians,
-    resolution: int = 192,
-    check: Check | None = None,
-    progress: Progress | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices [V, 3] float32 and faces [F, 3] int64 of a closed surface, as `fuse.fuse` gives
-    them, and for the same arguments and errors.
-    """
+def enclose(gaussians: Gaussians, resolution: int = 192) -> Mesh:
+    """A closed surface, as `fuse.fuse` gives it, for the same arguments and errors."""
     check_resolution(resolution)
-    check, progress = check or (lambda: None), progress or (lambda done: None)
     with torch.no_grad(), threads(1) as before:
-        visible, center, radius = in_unit_ball(gaussians, check)
+        visible, center, radius = in_unit_ball(gaussians)
         visible = merged(visible, 1 / resolution)
-        check()
-        grid = _grid_around(visible, resolution, check)
-        progress(0.05)
-        field = density(visible, grid, check, lambda done: progress(0.05 + 0.55 * done))
+        between_steps()
+        with subtask(0.0, 0.05):
+            grid = _grid_around(visible, resolution)
+        with subtask(0.05, 0.6):
+            field = density(visible, grid)
         with threads(before):
-            level = _level(field, visible, grid, check)
-        progress(0.7)
-        values = _solid(1 - field / level, resolution, check)
-        progress(0.9)
-        check()
+            level = _level(field, visible, grid)
+        report(0.7)
+        values = _solid(1 - field / level, resolution)
+        report(0.9)
+        between_steps()
         vertices, faces = surface_nets(values, grid.origin, grid.voxel)
     if not len(faces):
         raise ValueError(NOTHING_OPAQUE)
-    progress(1.0)
-    return vertices * np.float32(radius) + center.numpy(), faces
+    report(1.0)
+    vertices = vertices * np.float32(radius) + center.numpy()
+    return Mesh(torch.from_numpy(vertices), torch.from_numpy(faces)).to(gaussians.device)
 
 
-def density(gaussians: Gaussians, grid: Grid, check: Check, progress: Progress) -> Tensor:
+def density(gaussians: Gaussians, grid: Grid) -> Tensor:
     """[X, Y, Z]: the sum of opacity * exp(-m^2 / 2), m the distance in standard deviations.
 
     The grid's sides are multiples of TILE * 2**COARSEST. Gaussians that are wide in all directions
@@ -94,13 +89,13 @@ def density(gaussians: Gaussians, grid: Grid, check: Check, progress: Progress) 
         )
         chosen = halvings == times
         values = grid.origin.new_zeros(math.prod(part.shape) // TILE**3, TILE**3)
-        for tiles, added, share in _pieces(gaussians.select(chosen), variances[chosen], part):
-            check()
+        for tiles, added, part_done in _pieces(gaussians.select(chosen), variances[chosen], part):
+            between_steps()
             if values.is_cuda:  # there, this is the one sum whose order is always the same
                 values.index_put_((tiles,), added, accumulate=True)
             else:
                 values.index_add_(0, tiles, added)
-            progress((done + share * int(chosen.sum())) / len(chosen))
+            report((done + part_done * int(chosen.sum())) / len(chosen))
         done += int(chosen.sum())
         blocks = values.view(*(side // TILE for side in part.shape), TILE, TILE, TILE)
         values = blocks.permute(0, 3, 1, 4, 2, 5).reshape(part.shape)
@@ -169,11 +164,11 @@ def _tile(like: Tensor) -> tuple[Tensor, Tensor]:
     return places, torch.cat([products, places, torch.ones_like(places[:, :1])], dim=-1)
 
 
-def _grid_around(gaussians: Gaussians, resolution: int, check: Check) -> Grid:
+def _grid_around(gaussians: Gaussians, resolution: int) -> Grid:
     """A grid around all that is not faint."""
     voxel = 2 * REACH / (OVERVIEW - 1)
     overview = Grid(gaussians.positions.new_full((3,), -REACH), voxel, (OVERVIEW,) * 3)
-    there = (density(gaussians, overview, check, lambda done: None) >= FAINT).nonzero()
+    there = (density(gaussians, overview) >= FAINT).nonzero()
     if not len(there):
         raise ValueError(NOTHING_OPAQUE)
     low, high = ((there.aminmax(dim=0)[i] * voxel - REACH) for i in (0, 1))
@@ -184,13 +179,13 @@ def _grid_around(gaussians: Gaussians, resolution: int, check: Check) -> Grid:
     return Grid(low - voxel - (MARGIN - 0.5) * fine, fine, tuple(shape))
 
 
-def _level(field: Tensor, gaussians: Gaussians, grid: Grid, check: Check) -> float:
+def _level(field: Tensor, gaussians: Gaussians, grid: Grid) -> float:
     """The density whose outline along the three axes is most like the pictures' there."""
     levels = LEVELS.to(field)
     common, either = torch.zeros_like(levels), torch.zeros_like(levels)
     for axis in range(3):
-        check()
-        seen = _coverage(gaussians, grid, axis, check) >= OPAQUE
+        between_steps()
+        seen = _coverage(gaussians, grid, axis) >= OPAQUE
         highest = field.amax(axis)
         # As `_coverage`: rows go down the axis after the next, columns along the next.
         outline = highest.T if axis != 1 else highest
@@ -206,7 +201,7 @@ def _level(field: Tensor, gaussians: Gaussians, grid: Grid, check: Check) -> flo
     return float(levels[likeness.argmax()])
 
 
-def _coverage(gaussians: Gaussians, grid: Grid, axis: int, check: Check) -> Tensor:
+def _coverage(gaussians: Gaussians, grid: Grid, axis: int) -> Tensor:
     """[H, W]: a picture from the far end of an axis, a pixel for each line of the grid's values."""
     across, upward = (axis + 1) % 3, (axis + 2) % 3
     height, width = grid.shape[upward], grid.shape[across]
@@ -216,23 +211,22 @@ def _coverage(gaussians: Gaussians, grid: Grid, axis: int, check: Check) -> Tens
     pose[:3, 3] = middle
     pose[axis, 3] += FAR
     fovy = math.degrees(2 * math.atan(height / 2 * grid.voxel / FAR))
-    with interruptible(check):
-        picture = render(gaussians, pose[None], (FINER * height, FINER * width), fovy)
+    picture = render(gaussians, pose[None], (FINER * height, FINER * width), fovy)
     return picture.alphas[0, 0, 0, FINER // 2 :: FINER, FINER // 2 :: FINER]
 
 
-def _solid(values: Tensor, resolution: int, check: Check) -> Tensor:
+def _solid(values: Tensor, resolution: int) -> Tensor:
     """Values below 0, too, wherever a cube as wide as a gap can't come from outside."""
     width = max(round(GAP * resolution), 1)
     air = values > 0
     roomy = ~_grown(~air, width)
-    check()
+    between_steps()
     labels, _ = ndimage.label(F.pad(roomy, (1,) * 6, value=True).cpu().numpy())
-    check()
+    between_steps()
     outside = torch.from_numpy(labels == labels[0, 0, 0])[1:-1, 1:-1, 1:-1].to(values.device)
     reached = _grown(outside, width)
     for _ in range(width // 2):  # on into creases; through a gap, it makes a dent only
-        check()
+        between_steps()
         reached = _grown(reached, 1) & air
     return torch.where(air & ~reached, SOLID, values)
 

@@ -19,13 +19,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..cameras import focal_length, orbit_poses
+from ..cameras import even_poses, focal_length, pixel_slopes, project
 from ..gaussians import Gaussians
-from ..machine.interrupt import Check, Progress
-from ..render import interruptible, render
+from ..machine.interrupt import between_steps, report, subtask
+from ..render import render
 from ..render.threads import threads
 from ..rotations import rotation_matrices
 from .merge import merged
+from .record import Mesh
 from .surface_nets import surface_nets
 from .unit_ball import NOTHING_OPAQUE, OPAQUE, REACH, Grid, check_resolution, in_unit_ball
 
@@ -55,84 +56,72 @@ class Views:
     alphas: Tensor  # [V, S, S]
 
 
-def fuse(
-    gaussians: Gaussians,
-    resolution: int = 192,
-    check: Check | None = None,
-    progress: Progress | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices [V, 3] float32 and faces [F, 3] int64, counterclockwise from outside: a closed
-    surface, each edge of which has two faces.
+def fuse(gaussians: Gaussians, resolution: int = 192) -> Mesh:
+    """A closed surface, each edge of which has two faces, where the Gaussians are.
 
-    Bubbles and stray pieces are still there, see `clean.clean`. The same splat gives the same
+    Bubbles and stray pieces are still there, see `cleanup.cleaned`. The same splat gives the same
     surface.
 
     Args:
         gaussians: a batch of one, of any scale and anywhere; the work is done on its device.
         resolution: voxels along the longest side.
-        check: called within all loops; what it raises ends the work.
-        progress: told how much is done, 0..1.
 
     Raises:
         ValueError: a resolution below 16, more than one object, or nothing that pictures show.
     """
     check_resolution(resolution)
-    check, progress = check or (lambda: None), progress or (lambda done: None)
     with torch.no_grad(), threads(1) as before:
-        visible, center, radius = in_unit_ball(gaussians, check)
+        visible, center, radius = in_unit_ball(gaussians)
         visible = merged(visible, 1 / resolution)
-        check()
-        size = min(PIXELS * resolution, MAX_SIZE)
-        views = _observe(visible, size, before, check, lambda done: progress(0.5 * done))
+        between_steps()
+        with subtask(0.0, 0.5):
+            views = _observe(visible, min(PIXELS * resolution, MAX_SIZE), before)
         points = _seen_points(views)
         grid = _grid_around(points, resolution)
-        values = _field(grid, points, views, check, lambda done: progress(0.5 + 0.4 * done))
-        check()
+        with subtask(0.5, 0.9):
+            values = _field(grid, points, views)
+        between_steps()
         vertices, faces = surface_nets(values, grid.origin, grid.voxel)
     if not len(faces):
         raise ValueError(NOTHING_OPAQUE)
-    progress(1.0)
-    return vertices * np.float32(radius) + center.numpy(), faces
+    report(1.0)
+    vertices = vertices * np.float32(radius) + center.numpy()
+    return Mesh(torch.from_numpy(vertices), torch.from_numpy(faces)).to(gaussians.device)
 
 
-def _poses() -> tuple[Tensor, float]:
+def poses_around() -> tuple[Tensor, float]:
     """Cameras [VIEWS, 4, 4] spread evenly over the sphere, down to 8 degrees from the poles, and
     their distance.
 
     On a spiral: cameras on rings would look at a flat card edge-on several at a time.
     """
     distance = REACH / math.sin(math.radians(FOVY / 2))
-    order = torch.arange(VIEWS, dtype=torch.float64)
-    height = 1 - 2 * (order + 0.36) / (VIEWS - 0.28)
-    azimuths = FIRST_AZIMUTH + order * 180 * (3 - 5**0.5)
-    return orbit_poses(azimuths, torch.rad2deg(height.asin()), distance), distance
+    return even_poses(VIEWS, distance, FIRST_AZIMUTH, inset=0.36), distance
 
 
-def _observe(
-    gaussians: Gaussians, size: int, workers: int, check: Check, progress: Progress
-) -> Views:
-    c2w, distance = _poses()
+def _observe(gaussians: Gaussians, size: int, workers: int) -> Views:
+    c2w, distance = poses_around()
     axes = rotation_matrices(gaussians.rotations) * gaussians.scales[..., None, :]
     depths, alphas = [], []
     for number, pose in enumerate(c2w):
-        check()
+        between_steps()
         back = pose[:3, 2].to(gaussians.positions)
         half_depths = (axes * back[:, None]).sum(-2).norm(dim=-1)
         # Relative to the middle, so that the third power keeps its digits.
         offset = -(gaussians.positions * back).sum(-1) - HALF_DEPTH * half_depths
         powers = replace(gaussians, colors=torch.stack([offset, offset**2, offset**3], dim=-1))
-        with interruptible(check), threads(workers):
+        with threads(workers):
             picture = render(powers, pose[None], size, FOVY, background=0.0)
         alpha = picture.alphas[0, 0, 0]
-        front = _front(picture.images[0, 0] / alpha.clamp(min=1e-6), alpha)
+        front = front_depth(picture.images[0, 0] / alpha.clamp(min=1e-6), alpha)
         depths.append(torch.where(alpha >= OPAQUE, front + distance, torch.inf))
         alphas.append(alpha)
-        progress((number + 1) / VIEWS)
+        report((number + 1) / VIEWS)
     depths = torch.stack(depths)
     return Views(c2w, depths, _cosines(depths), torch.stack(alphas))
 
 
-def _front(moments: Tensor, alpha: Tensor) -> Tensor:
+def front_depth(moments: Tensor, alpha: Tensor) -> Tensor:
     """Depth of the first layer with a coverage of FRONT, from the mean, square and cube [3, S, S].
 
     Two layers have just these three moments (the nodes of Gauss' quadrature with two points).
@@ -149,7 +138,7 @@ def _front(moments: Tensor, alpha: Tensor) -> Tensor:
 
 def _cosines(depths: Tensor) -> Tensor:
     """[V, S, S] between the lines of sight and the surface, from the slopes of its depth."""
-    _, distance = _poses()
+    _, distance = poses_around()
     z = torch.where(depths.isfinite(), depths, distance)
     pixel = z / focal_length(z.shape[-1], FOVY)
     across = F.pad((z[:, :, 2:] - z[:, :, :-2]) / 2, (1, 1))
@@ -160,12 +149,11 @@ def _cosines(depths: Tensor) -> Tensor:
 def _seen_points(views: Views) -> Tensor:
     """[P, 3]: where the pixels of all pictures hit the surface."""
     size = views.depths.shape[-1]
-    focal = focal_length(size, FOVY)
     parts = []
     for pose, depth in zip(views.c2w.to(views.depths), views.depths, strict=True):
         row, column = depth.isfinite().nonzero().unbind(1)
         z = depth[row, column]
-        right, up = (column + 0.5 - size / 2) / focal * z, (size / 2 - row - 0.5) / focal * z
+        right, up = (slope * z for slope in pixel_slopes(row, column, size, FOVY))
         x_axis, y_axis, z_axis, eye = pose[:3].unbind(1)
         parts.append(eye + right[:, None] * x_axis + up[:, None] * y_axis - z[:, None] * z_axis)
     points = torch.cat(parts)
@@ -182,7 +170,7 @@ def _grid_around(points: Tensor, resolution: int) -> Grid:
     return Grid(low - (MARGIN - 0.5) * voxel, voxel, tuple(shape))
 
 
-def _field(grid: Grid, points: Tensor, views: Views, check: Check, progress: Progress) -> Tensor:
+def _field(grid: Grid, points: Tensor, views: Views) -> Tensor:
     """[X, Y, Z] signed distances to the surface in voxels, near it, and any number of the right
     sign elsewhere; below 0 inside.
     """
@@ -194,10 +182,10 @@ def _field(grid: Grid, points: Tensor, views: Views, check: Check, progress: Pro
     chunk = 1 << (22 if places.is_cuda else 16)  # a CPU's cache holds it
     values, done = [], 0
     for part in places.split(chunk):
-        check()
+        between_steps()
         values.append(_distances(part, views, grid.voxel))
         done += len(part)
-        progress(done / len(places))
+        report(done / len(places))
     values = torch.cat(values)
     field = values[: len(coarse)].reshape(coarse_shape).sign()
     for axis in range(3):
@@ -228,7 +216,7 @@ def _distances(places: Tensor, views: Views, voxel: float) -> Tensor:
     for pose, depths, weights, alphas in zip(
         views.c2w, views.depths, views.weights, views.alphas, strict=True
     ):
-        pixel, z = _project(places, pose, depths.shape[-1])
+        pixel, z = _pixels(places, pose, depths.shape[-1])
         distance = (depths.view(-1)[pixel] - z) / voxel
         share = weights.view(-1)[pixel] * (1 + distance / BEHIND).clamp(0, 1)
         share = torch.where(distance.isinf(), 0.0, share)  # the blank decides there
@@ -244,16 +232,10 @@ def _distances(places: Tensor, views: Views, voxel: float) -> Tensor:
     return torch.maximum(mean - INFLATE, blank[-1])
 
 
-def _project(places: Tensor, pose: Tensor, size: int) -> tuple[Tensor, Tensor]:
+def _pixels(places: Tensor, pose: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """The pixel, an index into a flattened picture, and depth where places [N, 3] are seen."""
-    focal = focal_length(size, FOVY)
-    offsets = (places - pose[:3, 3].to(places)).unbind(1)
-    # Written out, since a matrix product may be rounded to ten bits on a GPU.
-    right, up, back = (
-        sum(offset * factor for offset, factor in zip(offsets, axis, strict=True))
-        for axis in pose[:3, :3].T.tolist()
-    )
-    scale = -focal / back
+    right, up, depth = project(places, pose)
+    scale = focal_length(size, FOVY) / depth
     column = (right * scale + size / 2).long().clamp_(0, size - 1)
     row = (size / 2 - up * scale).long().clamp_(0, size - 1)
-    return row * size + column, -back
+    return row * size + column, depth

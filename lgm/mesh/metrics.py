@@ -14,7 +14,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from ..cameras import focal_length, orbit_poses, world_to_camera
+from ..cameras import even_poses, focal_length, transform, world_to_camera
 from .zbuffer import visibility
 
 VIEWS, SIZE = 48, 1024  # pictures that decide what can be seen, and their pixels
@@ -88,9 +88,7 @@ def outer_points(vertices: Tensor, faces: Tensor, count: int = POINTS, seed: int
 
 def outer_cameras(center: Tensor, radius: float) -> tuple[Tensor, float]:
     """Cameras [VIEWS, 4, 4] evenly around a sphere, and the angle (degrees) that takes it in."""
-    order = torch.arange(VIEWS, dtype=torch.float64) + 0.5
-    elevations = torch.rad2deg((1 - 2 * order / VIEWS).asin())
-    poses = orbit_poses(order * 180 * (3 - 5**0.5), elevations, DISTANCE * radius).double()
+    poses = even_poses(VIEWS, DISTANCE * radius).double()
     poses[:, :3, 3] += center.to(poses)
     return poses, math.degrees(2 * math.atan((DISTANCE**2 - 1) ** -0.5 / FILLED))
 
@@ -112,8 +110,8 @@ def _seen(points: Tensor, depths: Tensor, poses: Tensor, fovy: float) -> Tensor:
     focal = focal_length(size, fovy)
     seen = torch.zeros(len(points), dtype=torch.bool)
     for w2c, depth in zip(world_to_camera(poses), depths, strict=True):
-        rest = (~seen).nonzero()[:, 0]
-        x, y, z = (points[rest] @ w2c[:3, :3].T + w2c[:3, 3]).unbind(-1)
+        unseen = (~seen).nonzero()[:, 0]
+        x, y, z = transform(w2c, points[unseen]).unbind(-1)
         column, row = ((axis / z * focal + size / 2).long().clamp(0, size - 1) for axis in (x, y))
-        seen[rest] = z <= depth[row, column] + SLACK * z / focal
+        seen[unseen] = z <= depth[row, column] + SLACK * z / focal
     return seen

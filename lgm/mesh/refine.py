@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..cameras import focal_length, orbit_poses, world_to_camera
+from ..cameras import focal_length, orbit_poses, transform, world_to_camera
 from ..gaussians import Gaussians
-from ..machine.interrupt import Check
+from ..machine.interrupt import between_steps, report
 from ..render import render
 from .cleanup import vertex_normals
 from .record import Mesh
@@ -60,13 +59,7 @@ class Topology:
     edges: Tensor  # [E, 2] faces on both sides of each edge
 
 
-def refine(
-    mesh: Mesh,
-    gaussians: Gaussians,
-    steps: int = STEPS,
-    check: Check | None = None,
-    progress: Callable[[float], None] | None = None,
-) -> Mesh:
+def refine(mesh: Mesh, gaussians: Gaussians, steps: int = STEPS) -> Mesh:
     """The mesh with its vertices moved and its texture changed towards what the splat looks like;
     faces and uvs stay. On the mesh's device.
 
@@ -76,8 +69,6 @@ def refine(
         mesh: with a texture.
         gaussians: a batch of one, the splat the mesh was made of.
         steps: of Adam, each with PICTURES pictures from anywhere on a sphere.
-        check: called in each step; what it raises ends the work.
-        progress: told the part done, 0..1.
 
     Raises:
         ValueError: no texture, not one object, or no step.
@@ -91,20 +82,19 @@ def refine(
         raise ValueError(f"Refining needs one step or more, got {steps}.")
     if reason := why_not():
         raise RuntimeError(reason)
-    check, progress = check or (lambda: None), progress or (lambda part: None)
     # ComfyUI runs nodes in inference mode, whose tensors autograd refuses: clones are free of it.
     device = gaussians.device if gaussians.device.type == GPU else torch.device(GPU)
     with torch.inference_mode(False), torch.enable_grad():
         fitted = _cloned(mesh).to(device)
         splat = Gaussians(**{k: v.detach().clone() for k, v in gaussians.tensors().items()})
-        return _fit(fitted, splat.to(device), steps, check, progress).to(mesh.device)
+        return _fit(fitted, splat.to(device), steps).to(mesh.device)
 
 
 def _cloned(mesh: Mesh) -> Mesh:
     return replace(mesh, **{k: v.clone() for k, v in vars(mesh).items() if v is not None})
 
 
-def _fit(mesh: Mesh, gaussians: Gaussians, steps: int, check: Check, progress) -> Mesh:
+def _fit(mesh: Mesh, gaussians: Gaussians, steps: int) -> Mesh:
     import nvdiffrast.torch as dr
 
     center, radius = sphere_around(mesh.vertices)
@@ -124,7 +114,7 @@ def _fit(mesh: Mesh, gaussians: Gaussians, steps: int, check: Check, progress) -
     )
     context = dr.RasterizeCudaContext(places.device)
     for step, poses in enumerate(_poses(steps)):
-        check()
+        between_steps()
         with torch.no_grad():
             target = render(gaussians, poses, SIZE, _fovy(), background=1.0, near=NEAR)
             target = torch.cat([target.images[0].clamp(0, 1), target.alphas[0]], dim=1)
@@ -137,7 +127,7 @@ def _fit(mesh: Mesh, gaussians: Gaussians, steps: int, check: Check, progress) -
         loss.backward()
         optimizer.step()
         schedule.step()
-        progress((step + 1) / steps)
+        report((step + 1) / steps)
     with torch.no_grad():
         moved = places + _without_flips(places, offsets, topology.faces.long())
         vertices = moved[corner] * radius + center
@@ -170,10 +160,11 @@ def _moved(gaussians: Gaussians, center: Tensor, radius: float) -> Gaussians:
 
 
 def _draw(dr, context, vertices: Tensor, texture: Tensor, topology: Topology, poses) -> Tensor:
-    """Pictures on white and their coverage [V, S, S, 4], row 0 at the top."""
+    """Pictures on white and their coverage [V, S, S, 4], row 0 at the top, which is y = -1 in
+    nvdiffrast.
+    """
     w2c = world_to_camera(poses.double()).float().to(vertices)
-    seen = (w2c[:, None, :3, :3] * vertices[None, :, None]).sum(-1) + w2c[:, None, :3, 3]
-    x, y, z = seen.unbind(-1)  # z forward; nvdiffrast's first row is y = -1, our top
+    x, y, z = transform(w2c[:, None], vertices).unbind(-1)  # z forward
     scale = 2 * focal_length(SIZE, _fovy()) / SIZE
     depth = (z * (FAR + NEAR) - 2 * FAR * NEAR) / (FAR - NEAR)
     clip = torch.stack([x * scale, y * scale, depth, z], dim=-1)

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from ..cameras import FOVY, focal_length, orbit_poses
+from ..cameras import FOVY, even_poses, focal_length, project
 from ..gaussians import Gaussians
-from ..machine.interrupt import Check, Progress
-from ..render import interruptible, render
+from ..machine.interrupt import between_steps, report
+from ..render import render
 from ..render.threads import drawing_threads, threads
 from .cleanup import vertex_normals
 from .draw import sample
@@ -84,14 +84,28 @@ class Surface:
     normals: Tensor  # [P, 3] unit
 
 
+def painted(
+    mesh: Mesh,
+    gaussians: Gaussians,
+    size: int | None = 1024,
+    views: int = VIEWS,
+    inputs: Inputs | None = None,
+) -> Mesh:
+    """The mesh with a texture of `size` x `size` texels, or with vertex colors if that is None.
+    Arguments as of `bake`.
+    """
+    if size is None:
+        return replace(mesh, vertex_colors=vertex_colors(mesh, gaussians, views, inputs))
+    texture = bake(mesh, gaussians, size, views, inputs)
+    return replace(mesh, texture=texture, vertex_colors=None)
+
+
 def bake(
     mesh: Mesh,
     gaussians: Gaussians,
     size: int = 1024,
     views: int = VIEWS,
     inputs: Inputs | None = None,
-    check: Check | None = None,
-    progress: Progress | None = None,
 ) -> Tensor:
     """The texture [size, size, 3] (sRGB 0..1) of a mesh with uvs, where the mesh is.
 
@@ -102,8 +116,6 @@ def bake(
         size: texels on a side; the splat is drawn at half as many pixels.
         views: pictures of the splat, evenly around it.
         inputs: pictures that the splat was made from, preferred where they see the surface well.
-        check: called between pictures; what it raises ends the work.
-        progress: called with the part done.
 
     Raises:
         ValueError: no uvs, not one object, or sizes that can't be.
@@ -118,7 +130,7 @@ def bake(
         raise ValueError(f"No texel of {size} x {size} lies on the mesh: choose a larger texture.")
     pixels = max(size // 2, LEAST_PIXELS)
     with threads(drawing_threads()):
-        colors = project(mesh, surface, gaussians, pixels, views, inputs, check, progress)
+        colors = surface_colors(mesh, surface, gaussians, pixels, views, inputs)
     texture = colors.new_zeros(size * size, 3)
     texture[texel] = colors
     known = torch.zeros(size * size, dtype=torch.bool, device=texture.device)
@@ -131,15 +143,13 @@ def vertex_colors(
     gaussians: Gaussians,
     views: int = VIEWS,
     inputs: Inputs | None = None,
-    check: Check | None = None,
-    progress: Progress | None = None,
 ) -> Tensor:
     """Colors [V, 3] (sRGB 0..1) of a mesh's vertices, where the mesh is; otherwise as `bake`."""
     place, mesh = mesh.device, mesh.to(gaussians.device)
     surface = Surface(mesh.vertices, normals_of(mesh))
     pixels = min(max(int(2 * len(mesh.vertices) ** 0.5), LEAST_PIXELS), MOST_PIXELS)
     with threads(drawing_threads()):
-        colors = project(mesh, surface, gaussians, pixels, views, inputs, check, progress)
+        colors = surface_colors(mesh, surface, gaussians, pixels, views, inputs)
     return colors.to(place)
 
 
@@ -164,15 +174,13 @@ def normals_of(mesh: Mesh) -> Tensor:
 
 
 @torch.no_grad()
-def project(
+def surface_colors(
     mesh: Mesh,
     surface: Surface,
     gaussians: Gaussians,
     pixels: int,
     views: int = VIEWS,
     inputs: Inputs | None = None,
-    check: Check | None = None,
-    progress: Progress | None = None,
 ) -> Tensor:
     """Colors [P, 3] of points on a mesh, by pictures of the splat `pixels` on a side."""
     if gaussians.batch_size != 1:
@@ -182,7 +190,6 @@ def project(
         )
     if views < 1:
         raise ValueError(f"Coloring a mesh needs one view or more, got {views}.")
-    check, progress = check or (lambda: None), progress or (lambda part: None)
     center, radius = sphere_around(mesh.vertices)
     around = _around(center, radius, views, pixels)
     near = near_surface(gaussians, mesh, REACH * radius)
@@ -192,26 +199,25 @@ def project(
     if inputs is not None:
         given = Cameras(inputs.c2w.to(mesh.vertices), inputs.fovy, inputs.images.shape[-1])
         kinds.append((given, INPUT_GAIN, _input_pictures(inputs, mesh, given)))
-    seen = [gain * see(mesh, surface, cameras, radius, check) for cameras, gain, _ in kinds]
+    seen = [gain * see(mesh, surface, cameras, radius) for cameras, gain, _ in kinds]
     weight = torch.cat(seen)
     weight = (weight - BEST * weight.amax(0)).clamp(min=0)
 
     sums = surface.points.new_zeros(len(surface.points), 4)
     view = 0
-    with interruptible(check):
-        for cameras, _, pictures in kinds:
-            for pose, picture in zip(cameras.c2w, pictures, strict=True):
-                check()
-                index = weight[view].nonzero()[:, 0]
-                place, _ = _look(surface.points[index], pose, cameras)
-                found = sample(picture.movedim(0, -1), place)
-                sums[index] += weight[view, index, None] * found
-                view += 1
-                progress(view / len(weight))
+    for cameras, _, pictures in kinds:
+        for pose, picture in zip(cameras.c2w, pictures, strict=True):
+            between_steps()
+            index = weight[view].nonzero()[:, 0]
+            place, _ = _look(surface.points[index], pose, cameras)
+            found = sample(picture.movedim(0, -1), place)
+            sums[index] += weight[view, index, None] * found
+            view += 1
+            report(view / len(weight))
     return _fill(sums, surface, radius)
 
 
-def see(mesh: Mesh, surface: Surface, cameras: Cameras, radius: float, check: Check) -> Tensor:
+def see(mesh: Mesh, surface: Surface, cameras: Cameras, radius: float) -> Tensor:
     """How well each picture sees each point, [V, P]: 0 where it is hidden or turned away, 1 at
     best.
     """
@@ -222,7 +228,7 @@ def see(mesh: Mesh, surface: Surface, cameras: Cameras, radius: float, check: Ch
         for depths in visibility(mesh.vertices, mesh.faces, poses, cameras.size, cameras.fovy)[0]
     )
     for weight, pose, depths in zip(weights, cameras.c2w, pictures, strict=True):
-        check()
+        between_steps()
         # The nearest of 3 x 3 pixels: what lies beside an outline may show what is before it.
         depths = -F.max_pool2d(-depths[None], 3, stride=1, padding=1)[0]
         toward = F.normalize(pose[:3, 3] - surface.points, dim=-1)
@@ -276,11 +282,8 @@ def sphere_around(vertices: Tensor) -> tuple[Tensor, float]:
 
 
 def _around(center: Tensor, radius: float, views: int, size: int) -> Cameras:
-    """Cameras spread evenly over a sphere (a Fibonacci spiral), that fit the mesh tightly."""
-    index = torch.arange(views, dtype=torch.float64) + 0.5
-    azimuths = torch.rad2deg(index * math.pi * (3 - math.sqrt(5)))
-    elevations = torch.rad2deg(torch.asin(1 - 2 * index / views))
-    c2w = orbit_poses(azimuths, elevations, DISTANCE * radius).to(center)
+    """Cameras all around that fit the mesh tightly."""
+    c2w = even_poses(views, DISTANCE * radius).to(center)
     c2w[:, :3, 3] += center
     # The sphere's outline lies where a ray touches it.
     tangent = 1 / math.sqrt(DISTANCE**2 - 1)
@@ -324,14 +327,9 @@ def _input_pictures(inputs: Inputs, mesh: Mesh, cameras: Cameras) -> Iterator[Te
 def _look(points: Tensor, pose: Tensor, cameras: Cameras) -> tuple[Tensor, Tensor]:
     """Where points [P, 3] lie in a picture, [P, 2] from 0 at its top left to 1, and their depths
     [P]."""
-    # Written out, since a matrix product may be rounded to ten bits on a GPU.
-    offsets = (points - pose[:3, 3]).unbind(-1)
-    right, up, back = (
-        sum(offset * factor for offset, factor in zip(offsets, axis, strict=True))
-        for axis in pose[:3, :3].T.tolist()
-    )
-    scale = focal_length(cameras.size, cameras.fovy) / cameras.size / back
-    return torch.stack([0.5 - right * scale, 0.5 + up * scale], dim=-1), -back
+    right, up, depth = project(points, pose)
+    scale = focal_length(cameras.size, cameras.fovy) / cameras.size / depth
+    return torch.stack([0.5 + right * scale, 0.5 - up * scale], dim=-1), depth
 
 
 def _fill(sums: Tensor, surface: Surface, radius: float) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..gaussians import Gaussians
-from ..machine.interrupt import Check
+from ..machine.interrupt import between_steps
 from ..render.projection import MIN_ALPHA
 from ..splats.extent import extent
 
@@ -38,7 +38,7 @@ def check_resolution(resolution: int) -> None:
         )
 
 
-def in_unit_ball(gaussians: Gaussians, check: Check) -> tuple[Gaussians, Tensor, float]:
+def in_unit_ball(gaussians: Gaussians) -> tuple[Gaussians, Tensor, float]:
     """The visible part, moved and scaled into the unit ball, with that ball's center and radius."""
     if gaussians.batch_size != 1:
         raise ValueError(
@@ -58,9 +58,9 @@ def in_unit_ball(gaussians: Gaussians, check: Check) -> tuple[Gaussians, Tensor,
             + (f"{fault}: check its opacities." if gaussians.count else "this splat is empty.")
         )
     shape = shape.select(visible)
-    check()
+    between_steps()
     center, radius = extent(shape.select(slice(None, None, shape.count // EXTENT_OF + 1)))
-    check()
+    between_steps()
     if not radius > 0:
         raise ValueError("A mesh needs Gaussians that fill some space, but these have no size.")
     positions = (shape.positions - center.to(shape.positions)) / radius

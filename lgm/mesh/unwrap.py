@@ -7,7 +7,6 @@ for some Pythons only.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
+from ..machine.interrupt import between_steps, report
 from .record import Mesh
 from .zbuffer import covered
 
@@ -33,9 +33,7 @@ def unwrap(
     vertices: np.ndarray,
     faces: np.ndarray,
     size: int = 1024,
-    check: Callable[[], None] | None = None,
     device: torch.device | str = "cpu",
-    progress: Callable[[float], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Coordinates of a mesh in a texture of `size` x `size` texels, the same for the same mesh.
 
@@ -45,9 +43,7 @@ def unwrap(
     Args:
         vertices: [V, 3].
         faces: [F, 3]; each keeps its place and the order of its corners.
-        check: called now and then; what it raises ends the work.
         device: where the larger part of the work is done.
-        progress: told the part done, 0..1.
 
     Returns:
         uvs [W, 2] float32 in 0..1, v = 0 at the texture's top row; the vertex map [W] int64, from
@@ -60,7 +56,6 @@ def unwrap(
         raise ValueError("Unwrapping needs a mesh with faces, got none.")
     if size < 4 * PADDING:
         raise ValueError(f"A texture needs {4 * PADDING} texels or more on a side, got {size}.")
-    check, progress = check or (lambda: None), progress or (lambda part: None)
     corners = vertices.astype(np.float64)[faces]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     areas = np.linalg.norm(normals, axis=1) / 2
@@ -75,7 +70,7 @@ def unwrap(
     everything = np.arange(len(faces))
     suspects, peel = everything, 0
     while True:
-        check()
+        between_steps()
         charts = _connected(pairs, axis + len(AXES) * layer)
         placed = _pack(flat, charts, size)
         some = torch.from_numpy(suspects).to(device)
@@ -85,8 +80,9 @@ def unwrap(
         # Only charts that hide something are looked at again, and at the end all, to be sure.
         suspects = np.flatnonzero(np.isin(charts, charts[hidden])) if len(hidden) else everything
         peel += 1
-        progress(peel / (peel + 1))  # nobody knows how often
+        report(peel / (peel + 1))  # nobody knows how often
         layer[hidden] = layer.max() + 1 + (np.arange(len(hidden)) if peel > PEELS else 0)
+    report(1.0)
     uvs = (placed / size).reshape(-1, 2).cpu().numpy()
     # Corners of one old vertex in one chart are one new vertex.
     key = faces.astype(np.int64) * (charts.max() + 1) + charts[:, None]
@@ -98,19 +94,12 @@ def unwrap(
     )
 
 
-def unwrapped(
-    mesh: Mesh,
-    size: int = 1024,
-    check: Callable[[], None] | None = None,
-    device: torch.device | str = "cpu",
-    progress: Callable[[float], None] | None = None,
-) -> Mesh:
-    """The mesh, on the CPU, with uvs; vertices on the seams of its charts are there once per chart.
-    Arguments as of `unwrap`.
+def unwrapped(mesh: Mesh, size: int = 1024) -> Mesh:
+    """The mesh with uvs for a texture of `size` x `size` texels, and without colors, where it was;
+    vertices on the seams of its charts are there once per chart. See `unwrap`.
     """
-    mesh = mesh.to("cpu")
-    arrays = unwrap(mesh.vertices.numpy(), mesh.faces.numpy(), size, check, device, progress)
-    uvs, origin, faces = map(torch.from_numpy, arrays)
+    arrays = unwrap(mesh.vertices.cpu().numpy(), mesh.faces.cpu().numpy(), size, mesh.device)
+    uvs, origin, faces = (torch.from_numpy(array).to(mesh.device) for array in arrays)
     normals = None if mesh.normals is None else mesh.normals[origin]
     return Mesh(mesh.vertices[origin], faces, normals, uvs)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..cameras import FOVY, focal_length, world_to_camera
+from ..cameras import FOVY, focal_length, pixel_slopes, transform, turn, world_to_camera
 from ..machine.optional import why_no_numba
 
 STEPS = 256  # per pixel, corners are snapped to it: edges then leave neither cracks nor overlaps
@@ -65,8 +65,7 @@ def _by_numba(corners: Tensor, w2c: Tensor, focal: float, size: int) -> Tensor:
 
 def _by_torch(corners: Tensor, camera: Tensor, focal: float, size: int) -> Tensor:
     """Packed (depth bits << 32 | triangle) [size, size] of the nearest triangle per pixel."""
-    # Not a matrix product, which may be rounded to ten bits on a GPU.
-    x, y, z = ((corners[:, :, None] * camera[:, :3]).sum(-1) + camera[:, 3]).unbind(-1)
+    x, y, z = transform(camera, corners).unbind(-1)
     inverse = 1 / z.clamp(min=NEAR)
     flat = torch.stack([x * inverse, y * inverse], dim=-1) * focal + size / 2
     flat = flat.where((z.amin(-1) >= NEAR)[:, None, None], -1.0)  # no area: nothing is covered
@@ -143,11 +142,8 @@ def hits(
     pixel = (triangles.reshape(-1) >= 0).nonzero()[:, 0]
     triangle = triangles.reshape(-1)[pixel]
     pose = c2w.to(vertices)[pixel // size**2]
-    row, column = pixel // size % size, pixel % size
-    focal = focal_length(size, fovy)
-    x, y = (column + 0.5 - size / 2) / focal, (size / 2 - row - 0.5) / focal
-    local = torch.stack([x, y, -torch.ones_like(x)], dim=-1).to(vertices)
-    ray = (pose[:, :3, :3] * local[:, None]).sum(-1)  # a matrix product might be TF32
+    x, y = pixel_slopes(pixel // size % size, pixel % size, size, fovy)
+    ray = turn(pose, torch.stack([x, y, -torch.ones_like(x)], dim=-1).to(vertices))
     corners = vertices[faces[triangle]]
     # Signed volumes under each edge, as seen along the ray (Moeller and Trumbore 1997).
     offset = corners - pose[:, None, :3, 3]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,16 +38,21 @@ from .conditioning import (
     tokenize,
 )
 from .model import MultiViewUNet
-from .sampling import Conditions, guess_clean, predict_noise, prepare, release
+from .sampling import (
+    IMAGE_GUIDANCE,
+    STEPS,
+    TEXT_GUIDANCE,
+    Conditions,
+    OnStep,
+    guess_clean,
+    predict_noise,
+    prepare,
+    release,
+)
 
-STEPS = 30
-TEXT_GUIDANCE, IMAGE_GUIDANCE = 7.5, 5.0  # LGM's choices for MVDream and ImageDream
 SIZE = 256  # pixels
 MAX_SEED = 2**64
 
-# Called after every step with its number from 1, how many there are, and the current guess of the
-# finished latents [N, 4, 4, h, w] in the views' order. What it raises ends the sampling.
-OnStep = Callable[[int, int, Tensor], None]
 Generators = torch.Generator | list[torch.Generator] | None
 
 log = logging.getLogger(__name__)

@@ -17,6 +17,13 @@ from ..machine.optional import uses_triton
 from .conditioning import per_frame
 from .unet import Constants, UNet
 
+STEPS = 30
+TEXT_GUIDANCE, IMAGE_GUIDANCE = 7.5, 5.0  # LGM's choices for MVDream and ImageDream
+
+# Called after every step with its number from 1, how many there are, and the current guess of the
+# finished latents [N, 4, 4, h, w] in the views' order. What it raises ends the sampling.
+OnStep = Callable[[int, int, Tensor], None]
+
 
 @dataclass(frozen=True)
 class Conditions:

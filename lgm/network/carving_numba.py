@@ -22,27 +22,32 @@ def march(
     starts: Tensor,
     steps: Tensor,
     tan_half: Tensor,
+    farther: Tensor,
     depths: Tensor,
     bisections: int,
     inside: float,
+    nearest: float,
     miss: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Depths [B, V, 1, h, h] where rays enter and leave the hull, and where they meet it at all.
 
     Args:
         alphas: [B, M, 1, h, h], the silhouettes of the first M views. own: [B, V, 1, h, h].
-        starts, steps: see `hull.between_views`. tan_half: [B, V].
-        depths: [D], evenly spaced. bisections, inside, miss: see `hull`.
+        starts, steps: see `views.between_views`. tan_half: [B, V].
+        farther: [B, V], added to all depths of a view.
+        depths: [D], evenly spaced. bisections, inside, nearest, miss: see `carving`.
     """
     near, far, valid = (torch.empty(own.shape) for _ in range(3))
     arrays = [
         t.detach().float().contiguous().numpy()
-        for t in (alphas[:, :, 0], own[:, :, 0], starts, steps, tan_half, depths)
+        for t in (alphas[:, :, 0], own[:, :, 0], starts, steps, tan_half, farther, depths)
     ]
     out = [t[:, :, 0].numpy() for t in (near, far, valid)]
     workers = worker_count()
     with ThreadPoolExecutor(workers) as pool:
-        share(pool, workers, _march, *arrays, bisections, F32(inside), F32(miss), *out)
+        share(
+            pool, workers, _march, *arrays, bisections, F32(inside), F32(nearest), F32(miss), *out
+        )
     return near, far, valid
 
 
@@ -63,8 +68,13 @@ def _coverage(alpha, x, y, z, tangent):
 
 
 @jit
-def _is_inside(alphas, starts, steps, tangents, view, px, py, depth, inside):
-    """Whether the point at `depth` on the ray (px, py, -1) is on all other silhouettes."""
+def _is_inside(alphas, starts, steps, tangents, farther, nearest, view, px, py, depth, inside):
+    """Whether the point `farther` than `depth` on the ray (px, py, -1) is on all other silhouettes
+    and at least `nearest` away.
+    """
+    depth = depth + farther
+    if not depth > nearest:
+        return False
     for other in range(len(alphas)):
         if other != view:
             start, step = starts[other], steps[other]
@@ -78,7 +88,7 @@ def _is_inside(alphas, starts, steps, tangents, view, px, py, depth, inside):
 
 @jit
 def _march(
-    alphas, own, starts, steps, tangents, depths, bisections, inside, miss,
+    alphas, own, starts, steps, tangents, farther, depths, bisections, inside, nearest, miss,
     near, far, valid, worker, workers,
 ):  # fmt: skip
     """Sets every n-th row of the maps [B, V, h, h]."""
@@ -86,7 +96,10 @@ def _march(
     count, spacing = len(depths), depths[1] - depths[0]
     for task in range(worker, batch * views * size, workers):
         item, view, row = task // (views * size), task // size % views, task % size
-        scene = alphas[item], starts[item, view], steps[item, view], tangents[item]
+        more = farther[item, view]
+        scene = (
+            alphas[item], starts[item, view], steps[item, view], tangents[item], more, nearest
+        )  # fmt: skip
         tangent = tangents[item, view]
         py = (_ONE - (F32(row) + _HALF) / F32(size) * _TWO) * tangent
         for column in range(size):
@@ -99,7 +112,7 @@ def _march(
                 first = count
             is_hit = first < count
             valid[item, view, row, column] = _ONE if is_hit else _ZERO
-            near[item, view, row, column] = far[item, view, row, column] = miss
+            near[item, view, row, column] = far[item, view, row, column] = miss + more
             if not is_hit:
                 continue
             while not _is_inside(*scene, view, px, py, depths[last], inside):
@@ -112,4 +125,4 @@ def _march(
                         hit = middle
                     else:
                         outside = middle
-                result[item, view, row, column] = hit
+                result[item, view, row, column] = hit + more

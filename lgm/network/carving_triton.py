@@ -34,10 +34,12 @@ def _covered(alphas, x, y, z, tangent, size, INSIDE: tl.constexpr):
 @triton.jit
 def _inside(
     alphas, starts, steps, tangents, item, view, px, py, depth, size,
-    VIEWS: tl.constexpr, INSIDE: tl.constexpr,
+    VIEWS: tl.constexpr, INSIDE: tl.constexpr, NEAREST: tl.constexpr,
 ):  # fmt: skip
-    """Whether points at `depth` on the rays (px, py, -1) are on all other silhouettes."""
-    inside = depth > -1.0
+    """Whether points at `depth` on the rays (px, py, -1) are on all other silhouettes and at least
+    `NEAREST` away.
+    """
+    inside = depth > NEAREST
     for shift in tl.static_range(1, VIEWS):
         other = (view + shift) % VIEWS
         pair = (item * VIEWS + view) * VIEWS + other
@@ -61,25 +63,26 @@ def _inside(
 
 @triton.jit
 def _march(
-    alphas, starts, steps, tangents, near, far, valid, size, first_depth, spacing, miss,
+    alphas, starts, steps, tangents, farther, near, far, valid, size, first_depth, spacing, miss,
     VIEWS: tl.constexpr, STEPS: tl.constexpr, BISECTIONS: tl.constexpr, INSIDE: tl.constexpr,
-    BLOCK: tl.constexpr,
+    NEAREST: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     image = tl.program_id(1)
     item, view = image // VIEWS, image % VIEWS
     pixel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mask = pixel < size * size
-    tangent = tl.load(tangents + image)
+    tangent, more = tl.load(tangents + image), tl.load(farther + image)
     px = ((pixel % size).to(tl.float32) + 0.5) / size * 2.0 - 1.0
     py = 1.0 - ((pixel // size).to(tl.float32) + 0.5) / size * 2.0
     px, py = px * tangent, py * tangent
     first = tl.full((BLOCK,), STEPS, tl.int32)
     last = tl.full((BLOCK,), -1, tl.int32)
     for index in range(STEPS):
-        depth = first_depth + index * spacing + px * 0.0
+        depth = first_depth + index * spacing + px * 0.0 + more
         hit = _inside(
-            alphas, starts, steps, tangents, item, view, px, py, depth, size, VIEWS, INSIDE
-        )
+            alphas, starts, steps, tangents, item, view, px, py, depth, size,
+            VIEWS, INSIDE, NEAREST,
+        )  # fmt: skip
         first = tl.where(hit & (first == STEPS), index, first)
         last = tl.where(hit, index, last)
     place = image.to(tl.int64) * size * size + pixel
@@ -92,10 +95,11 @@ def _march(
         for _ in range(BISECTIONS):
             middle = (inner + outer) / 2
             hit = _inside(
-                alphas, starts, steps, tangents, item, view, px, py, middle, size, VIEWS, INSIDE
-            )
+                alphas, starts, steps, tangents, item, view, px, py, middle + more, size,
+                VIEWS, INSIDE, NEAREST,
+            )  # fmt: skip
             inner, outer = tl.where(hit, middle, inner), tl.where(hit, outer, middle)
-        result = tl.where(found, inner, miss)
+        result = tl.where(found, inner, miss) + more
         tl.store((near if side == 0 else far) + place, result, mask=mask)
     tl.store(valid + place, found.to(tl.float32), mask=mask)
 
@@ -104,15 +108,18 @@ def march(
     alphas: Tensor,
     c2w: Tensor,
     tan_half: Tensor,
+    farther: Tensor,
     depths: tuple[float, float],
     count: int,
     bisections: int,
     inside: float,
+    nearest: float,
     miss: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Depths [B, V, 1, h, h] where rays enter and leave the hull, and where they meet it at all.
 
-    Args: as `hull.visual_hull`; `count` depths from one to the other of `depths`.
+    Args: as `hull.visual_hull`; `count` depths from one to the other of `depths`, all of a view
+    `farther` [B, V].
     """
     batch, views, _, size, _ = alphas.shape
     alphas = alphas.float().contiguous()
@@ -121,8 +128,10 @@ def march(
     grid = (triton.cdiv(size * size, BLOCK), batch * views)
     with torch.cuda.device_of(alphas):
         _march[grid](
-            alphas, starts, steps, tan_half.float().contiguous(), near, far, valid, size,
+            alphas, starts, steps, tan_half.float().contiguous(),
+            farther.float().contiguous(), near, far, valid, size,
             depths[0], (depths[1] - depths[0]) / (count - 1), miss,
-            VIEWS=views, STEPS=count, BISECTIONS=bisections, INSIDE=inside, BLOCK=BLOCK,
+            VIEWS=views, STEPS=count, BISECTIONS=bisections, INSIDE=inside, NEAREST=nearest,
+            BLOCK=BLOCK,
         )  # fmt: skip
     return near, far, valid

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, autocast
 
-from ..cameras import FOVY, RADIUS
+from ..cameras import FOVY
 from ..machine.constants import constant
 from ..render import render_finite
 from .hull import Guide, decode_hull
@@ -96,13 +96,13 @@ def _seen(
         features,
         2 * guide.colors - 1,
         guide.alphas,
-        guide.near - RADIUS,
-        guide.far - RADIUS,
+        guide.near - guide.distances,
+        guide.far - guide.distances,
         guide.valid,
         2 * colors - 1,
         alphas,
         _gap(covered, alphas, own_depth),
-        own_depth - RADIUS,
+        own_depth - guide.distances,
         pole_map(guide.valid, pictured),
     ]
     truth, silhouettes = guide.colors[:, :pictured], guide.alphas[:, :pictured]

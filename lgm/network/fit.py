@@ -8,7 +8,7 @@ from all sides; many would bend the splat towards these pictures at the others' 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch.nn.functional import normalize
 
 from ..cameras import FOVY
 from ..gaussians import Gaussians, concatenate
+from ..machine.interrupt import Progress, between_steps, report, working
 from ..render import Backend, render
 
 STEPS = 10
@@ -35,7 +36,7 @@ def fit_to_pictures(
     fovy: float = FOVY,
     steps: int = STEPS,
     backend: Backend = "auto",
-    progress: Callable[[float], None] | None = None,
+    progress: Progress | None = None,
 ) -> Gaussians:
     """The splats moved towards what pictures show, in all that Gaussians have.
 
@@ -61,13 +62,13 @@ def fit_to_pictures(
         return gaussians
     count, fitted = gaussians.batch_size, []
     # ComfyUI runs nodes in inference mode, whose tensors autograd refuses: clones are free of it.
-    with torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad(), working(progress=progress):
         for index in range(count):
             views = [x if x is None else x[index].clone() for x in (pictures, alphas, c2w)]
             splat = gaussians.item(index).map(torch.clone)
             for step in _fit(splat, *views, fovy, steps, backend):
-                if progress:
-                    progress((index + step / steps) / count)
+                between_steps()
+                report((index + step / steps) / count)
             fitted.append(splat)
         return concatenate(fitted)
 

@@ -17,13 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..cameras import RADIUS
 from ..gaussians import Gaussians
 from ..machine.constants import constant
 from ..rotations import quaternion_from_matrix, quaternion_multiply
 from .carving import _interval
 from .presets import POLES
-from .views import _lookup, depth_rays, polar_poses, pole_map
+from .views import _lookup, camera_distances, depth_rays, polar_poses, pole_map
 
 COLOR_FRACTIONS = (
     0.0,
@@ -49,9 +48,14 @@ class Guide:
     tan_half: Tensor  # [B, V], tangent of half the field of view
     colors: Tensor  # [B, V, 3, h, w], 0..1 on white
     alphas: Tensor  # [B, V, 1, h, w]
-    near: Tensor  # [B, V, 1, h, w], depth where the ray enters the hull; RADIUS where it misses
-    far: Tensor  # [B, V, 1, h, w], depth where it leaves; RADIUS where it misses
+    near: Tensor  # [B, V, 1, h, w], depth where the ray enters the hull
+    far: Tensor  # [B, V, 1, h, w], depth where it leaves; where it misses, both are the distance
     valid: Tensor  # [B, V, 1, h, w], 1 where the ray meets the hull
+
+    @property
+    def distances(self) -> Tensor:
+        """Of the cameras from the origin [B, V, 1, 1, 1], which the networks count depths from."""
+        return camera_distances(self.c2w)[..., None, None, None]
 
 
 def key_white(images: Tensor) -> Tensor:
@@ -115,7 +119,7 @@ def guide_inputs(guide: Guide, alphas: Tensor) -> Tensor:
         (_lookup(colors, shift, depths, guide.c2w, guide.tan_half, rays) * 2 - 1).flatten(2, 3)
         for shift in (FROM_POLES if total > pictured else NEIGHBORS)
     ]
-    coarse = [guide.near - RADIUS, guide.far - RADIUS, guide.valid, *neighbors]
+    coarse = [guide.near - guide.distances, guide.far - guide.distances, guide.valid, *neighbors]
     if total > pictured:
         coarse.append(pole_map(guide.valid, pictured))
     fine = F.interpolate(torch.cat(coarse, 2).flatten(0, 1), size=alphas.shape[-2:], mode="nearest")

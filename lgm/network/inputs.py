@@ -6,12 +6,47 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..cameras import FOVY, input_poses, plucker_rays
+from ..cameras import FOVY, RADIUS, input_poses, plucker_rays, tan_half
 from ..machine.constants import constant
 from .presets import MAX_VIEWS, VIEW_COUNT
+from .views import EXACT, camera_distances
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+DISTANCES = (1.05, 100.0)  # world units, of cameras from the origin
+FIELDS_OF_VIEW = (2.0, 100.0)  # degrees
+
+
+def framing(c2w: Tensor, fovy: float) -> Tensor:
+    """How much larger [B] the world has to be for cameras [B, V, 4, 4] to show as much of it as the
+    trained ones do. Their perspective stays: those with a narrow angle then stand farther away.
+
+    Raises:
+        ValueError: cameras too near, too far, of too narrow or too wide an angle.
+    """
+    low, high = FIELDS_OF_VIEW
+    if not low <= fovy <= high:
+        raise ValueError(
+            f"The cameras need a vertical field of view of {low:g} to {high:g} degrees, got "
+            f"{fovy:g}: set the angle the pictures were taken with, or crop them to a narrower one."
+        )
+    distances = camera_distances(c2w)
+    (low, high), nearest, farthest = DISTANCES, float(distances.amin()), float(distances.amax())
+    if not (low <= nearest and farthest <= high):
+        wrong = nearest if nearest < low else farthest
+        raise ValueError(
+            f"The cameras need to stand {low:g} to {high:g} from the origin, where the object is, "
+            f"got {wrong:g}: scale the world or move the cameras."
+        )
+    factors = RADIUS * tan_half(FOVY) / tan_half(fovy) / distances.mean(dim=1)
+    return torch.where((factors - 1).abs() < EXACT, 1.0, factors)
+
+
+def in_scaled_world(c2w: Tensor, factors: Tensor) -> Tensor:
+    """Cameras [B, V, 4, 4] in a world `factors` [B] times as large."""
+    scaled = c2w.clone()
+    scaled[..., :3, 3] *= factors[:, None, None]
+    return scaled
 
 
 def network_inputs(images: Tensor, c2w: Tensor, fovy: float = FOVY) -> Tensor:

@@ -22,6 +22,8 @@ from .inputs import (
     _batched_views,
     _normalized,
     _resize,
+    framing,
+    in_scaled_world,
     network_inputs,
     seen_pictures,
 )
@@ -169,26 +171,29 @@ class LGM(nn.Module):
                 with a fourth channel, straight color plus alpha, which is composited on white here.
                 With cameras, also 1 to 8 views, going around the object; training saw four.
             c2w: [4, 4, 4] or [B, 4, 4, 4] cameras of the views; default: elevation 0.
+                They may stand 1.05 to 100 from the origin; the splat is as large as they say.
             size: side the views are resized to; default the preset's input size. `demo` also works
                 at 128.
-            fovy: full vertical angle of the cameras, degrees. Training saw the default only.
+            fovy: full vertical angle of the cameras, degrees, 2 to 100. Training saw the default at
+                distance 1.5 only; in other pictures the object should fill as much of the frame.
             device: where to calculate; default: where the weights are.
             rounds: how often a corrector looks and mends; 0 is fastest. Without one: of no effect.
 
         Raises:
-            ValueError: views or cameras of another shape, or not finite; fewer than no rounds.
+            ValueError: views or cameras of another shape, or not finite; cameras too near, too far,
+                too narrow or too wide; fewer than no rounds.
             RuntimeError: the network gave NaN or infinity even in float32.
         """
         if rounds < 0:
             raise ValueError(f"Corrections need 0 rounds or more, got {rounds}.")
         views = torch.as_tensor(views, device=device or self.conv.weight.device)
-        inputs, alphas = self.prepare(views, c2w, size, fovy)
+        inputs, alphas, factors = self.prepare(views, c2w, size, fovy)
         x, guide = self._guided(inputs, alphas)
         features = self._finite(self.features, x)
         for _ in range(rounds if self.corrector is not None else 0):
             seen = correction_inputs(features, guide, inputs.shape[1], fovy)
             features = features + self._finite(self.corrections, seen)
-        return self._decode(features, guide)
+        return self._decode(features, guide).scaled(1 / factors)
 
     def fit(
         self,
@@ -214,15 +219,19 @@ class LGM(nn.Module):
         """
         if not steps:
             return gaussians
-        x, alphas = self.prepare(torch.as_tensor(views, device=gaussians.device), c2w, size, fovy)
+        views = torch.as_tensor(views, device=gaussians.device)
+        x, alphas, factors = self.prepare(views, c2w, size, fovy)
         if len(x) != gaussians.batch_size:
             raise ValueError(
                 f"Fitting needs the views of each of {gaussians.batch_size} splats, got views of "
                 f"{len(x)} objects."
             )
-        poses = _batched_poses(c2w, x).to(x)
+        poses = in_scaled_world(_batched_poses(c2w, x).to(x), factors)
         pictures = seen_pictures(x).clamp(0, 1)
-        return fit_to_pictures(gaussians, pictures, alphas, poses, fovy, steps, progress=progress)
+        fitted = fit_to_pictures(
+            gaussians.scaled(factors), pictures, alphas, poses, fovy, steps, progress=progress
+        )
+        return fitted.scaled(1 / factors)
 
     def _finite(self, layers: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """`layers(x)`, in float32 if the chosen precision overflows (GTX 16xx cards do, LGM#92)."""
@@ -244,9 +253,9 @@ class LGM(nn.Module):
         c2w: Tensor | None = None,
         size: int | None = None,
         fovy: float = FOVY,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Network inputs [B, 4, 9, size, size] and alphas (None without a fourth channel); see
-        `reconstruct`.
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Network inputs [B, 4, 9, size, size], alphas (None without a fourth channel), and how much
+        larger [B] the world is in which they are; see `reconstruct`.
         """
         views = _batched_views(views, MAX_VIEWS if c2w is not None else VIEW_COUNT)
         size = size or self.preset.input_size
@@ -263,4 +272,6 @@ class LGM(nn.Module):
         views = _resize(views, size)
         if alphas is not None:
             views, alphas = views.split((3, 1), dim=2)
-        return network_inputs(views, _batched_poses(c2w, views), fovy), alphas
+        poses = _batched_poses(c2w, views)
+        factors = framing(poses, fovy)
+        return network_inputs(views, in_scaled_world(poses, factors), fovy), alphas, factors

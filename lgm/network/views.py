@@ -6,7 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..cameras import RADIUS
 from ..machine.constants import constant
+
+EXACT = 1e-4  # world units; cameras so near to the trained distance stand at it, but for rounding
 
 
 def cameras_from_rays(rays: Tensor) -> tuple[Tensor, Tensor]:
@@ -37,6 +40,14 @@ def cameras_from_rays(rays: Tensor) -> tuple[Tensor, Tensor]:
     c2w = torch.stack([right, up, back, origin], dim=-1)
     bottom = constant((0, 0, 0, 1), c2w).expand(*c2w.shape[:-2], 1, 4)
     return torch.cat([c2w, bottom], dim=-2), tangent
+
+
+def camera_distances(c2w: Tensor) -> Tensor:
+    """Distances [...] of cameras [..., 4, 4] from the origin; RADIUS exactly where only rounding
+    makes a difference.
+    """
+    distances = c2w[..., :3, 3].norm(dim=-1)
+    return torch.where((distances - RADIUS).abs() < EXACT, RADIUS, distances)
 
 
 def depth_rays(c2w: Tensor, tan_half: Tensor, size: int) -> Tensor:

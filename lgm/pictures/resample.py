@@ -1,4 +1,4 @@
-"""From picture files to what the network wants: decode, cut out, recenter, square, on white.
+"""Sizes and framing of pictures: resampled, squared, centered, put on white.
 
 Pictures are float32 [4, H, W] tensors, straight sRGB color plus alpha, all 0..1.
 """
@@ -10,11 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 MATTE_NOISE = 0.05  # alpha; what networks that cut out objects leave of an empty background
+BORDER_RATIO = 0.2  # part of a picture's side that stays free around the object, as in training
 
 
 def has_alpha(rgba: Tensor) -> bool:
     """Whether the alpha channel says anything."""
     return bool((rgba[3] < 1).any())
+
+
+def shows_object(rgba: Tensor) -> bool:
+    """Whether [4, H, W] has more than a few pixels that are not transparent."""
+    return int((rgba[3] > MATTE_NOISE).sum()) >= 4
 
 
 def composite_on_white(rgba: Tensor) -> Tensor:
@@ -75,7 +81,7 @@ def square(rgba: Tensor, size: int) -> Tensor:
     return resize_rgba(padded, size, size)
 
 
-def recenter(rgba: Tensor, border_ratio: float = 0.2) -> Tensor:
+def recenter(rgba: Tensor, border_ratio: float = BORDER_RATIO) -> Tensor:
     """The object moved to the middle of a square, with a border, as the official LGM does.
 
     Args:
@@ -110,7 +116,12 @@ def recenter(rgba: Tensor, border_ratio: float = 0.2) -> Tensor:
     return result
 
 
-def recenter_together(rgba: Tensor, border_ratio: float = 0.2) -> Tensor:
+def framed(rgba: Tensor, border_ratio: float = BORDER_RATIO) -> Tensor:
+    """`recenter`, except that a picture that is all object, which has no border to gain, stays."""
+    return recenter(rgba, border_ratio) if has_alpha(rgba) else rgba
+
+
+def recenter_together(rgba: Tensor, border_ratio: float = BORDER_RATIO) -> Tensor:
     """Pictures of one object from several sides, scaled so that its height is the same in all, and
     moved to the middle.
 

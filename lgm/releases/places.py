@@ -13,11 +13,13 @@ from ..io.safetensors import read_config
 from .catalog import (
     COMPONENTS,
     HUB_REPOSITORY,
+    IMAGE,
     IMAGE_ENCODER,
     NOT_NEEDED,
     ONE_FILE_TOKENIZER,
     RELEASED,
     RELEASES,
+    TEXT,
 )
 
 BUNDLED = Path(__file__).parent.parent / "models"
@@ -138,6 +140,53 @@ def find_folder(name: str | os.PathLike, extra: Iterable[str | os.PathLike] = ()
         f"{release.title} is not here: run `lgm download {name}` ({release.gigabytes:g} GB), or "
         f"put the folder {folder_name} (from {release.repository} on Hugging Face) into {place} or "
         "another place that `lgm doctor` lists."
+    )
+
+
+class ReleaseMissingError(ValueError):
+    """A released multi-view model that is not here, or only a part of it."""
+
+    def __init__(self, name: str, message: str):
+        super().__init__(message)
+        self.name = name  # short, as `RELEASES` has it
+
+
+def find_multiview(
+    name: str | os.PathLike | None, with_picture: bool, extra: Iterable[str | os.PathLike] = ()
+) -> Path:
+    """The folder of the multi-view model that fits what is given, a picture or a prompt alone.
+
+    Args:
+        name: as for `find_folder`, or a release's folder name; by default ImageDream with a
+            picture, else MVDream.
+
+    Raises:
+        ReleaseMissingError: a release is needed, but not here.
+        ValueError: the model is of the other kind, or is none.
+    """
+    wanted = IMAGE if with_picture else TEXT
+    short = {release.folder: key for key, release in RELEASES.items()}
+    name = wanted if name is None else short.get(str(name), str(name))
+    if name in RELEASES and name != wanted:
+        raise _other_kind(name, with_picture)
+    try:
+        folder = find_folder(name, extra)
+    except ValueError as error:
+        if name in RELEASES:
+            raise ReleaseMissingError(name, str(error)) from error
+        raise
+    if reads_pictures(folder) != with_picture:
+        raise _other_kind(str(folder), with_picture)
+    return folder
+
+
+def _other_kind(name: str, with_picture: bool) -> ValueError:
+    return ValueError(
+        f"{name} is MVDream, which works from a prompt alone, but there is a picture: leave that "
+        "out, or choose imagedream."
+        if with_picture
+        else f"{name} is ImageDream, which needs a picture, but there is none: give one, or choose "
+        "mvdream."
     )
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, autocast
 from ..cameras import FOVY, world_to_camera
 from ..gaussians import Gaussians, colors_toward
 from ..machine.constants import sent
-from ..machine.interrupt import interruptible
+from ..machine.interrupt import working
 from ..machine.optional import why_no_numba
 from .projection import NEAR
 
@@ -44,6 +44,10 @@ _MODULES = {
     "reference": "reference",
 }
 _log = logging.getLogger(__name__)
+
+interruptible = working
+"""`with interruptible(check)`: `check()` is called while pictures are drawn; what it raises ends
+the drawing."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,7 @@ def render_finite(
 
 def available_backends() -> list[str]:
     """The backends that work on this machine, best first."""
-    return [name for name in _MODULES if not _why_not(name)]
+    return [name for name in _MODULES if not why_not(name)]
 
 
 def _with_near(near: float, gaussians: Gaussians, c2w: Tensor, *settings) -> RenderOutput:
@@ -223,7 +227,7 @@ def _module(name: str):
     return importlib.import_module(f".{_MODULES[name]}", __name__)
 
 
-def _why_not(name: str, asked: bool = False) -> str:
+def why_not(name: str, asked: bool = False) -> str:
     """Why a backend can't be used, with what to do about it; empty if it can."""
     if name == "numba" and (reason := why_no_numba()):
         return f"{reason}, or use backend 'torch'"
@@ -237,7 +241,7 @@ def _choose(backend: Backend, device: torch.device) -> str:
         return _automatic(device.type)
     if backend not in _MODULES:
         raise ValueError(f"The backend is one of auto, {', '.join(_MODULES)}, got {backend!r}.")
-    if reason := _why_not(backend, asked=True):
+    if reason := why_not(backend, asked=True):
         raise RuntimeError(f"Render backend '{backend}' is not available: {reason}.")
     wanted = {"numba": "cpu", "gsplat": "cuda"}.get(backend, device.type)
     if device.type != wanted:
@@ -252,7 +256,7 @@ def _choose(backend: Backend, device: torch.device) -> str:
 def _automatic(device_type: str) -> str:
     """The fastest backend for a kind of device; said in the log once."""
     fast = {"cpu": "numba", "cuda": "gsplat"}.get(device_type)
-    reason = _why_not(fast) if fast else f"no faster one exists for {device_type}"
+    reason = why_not(fast) if fast else f"no faster one exists for {device_type}"
     name = "torch" if reason else fast
     why = f" ({reason})" if reason else ""
     _log.info("Rendering on %s with the %s backend%s.", device_type, name, why)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..cameras import FOVY, RADIUS, focal_length, orbit_poses
+from ..cameras import FOVY, RADIUS, orbit_poses, pixel_slopes
 from ..gaussians import Gaussians
 from . import render
 
@@ -66,12 +66,12 @@ def camera_normals(depths: Tensor, fovy: float = FOVY) -> Tensor:
     rim of slanted normals.
     """
     height, width = depths.shape[-2:]
-    focal = focal_length(height, fovy)
-    columns = torch.arange(width, device=depths.device, dtype=depths.dtype) + 0.5 - width / 2
-    rows = torch.arange(height, device=depths.device, dtype=depths.dtype) + 0.5 - height / 2
-    y, x = torch.meshgrid(-rows, columns, indexing="ij")
-    rays = torch.stack([x, y, torch.full_like(x, -focal)])
-    points = rays / focal * depths  # [V, 3, H, W] in camera axes, y up
+    rows, columns = torch.meshgrid(
+        *(torch.arange(n, device=depths.device, dtype=depths.dtype) for n in (height, width)),
+        indexing="ij",
+    )
+    x, y = pixel_slopes(rows, columns, (height, width), fovy)
+    points = torch.stack([x, y, -torch.ones_like(x)]) * depths  # [V, 3, H, W]
     across = _smaller_step(points, dim=3)
     down = _smaller_step(points, dim=2)
     return F.normalize(torch.linalg.cross(down, across, dim=1), dim=1)

@@ -8,23 +8,17 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from ..machine.interrupt import Check
+from ..machine.interrupt import between_steps
 from ..rotations import rotation_matrices
-from .extent import _extent, quantile, visible_mask
-from .neighbors import NEIGHBORS, array, as_mask, lengths, nearest, nothing
+from .extent import quantile, sphere_of, visible_mask
+from .neighbors import NEIGHBORS, array, as_mask, lengths, nearest
 
 CELLS_PER_RADIUS = 64  # gaps of 1.5 to 3 % of the splat's radius part two clusters
 ALONE = 0.25  # part of the opacity that may be alone in its cell: more, and surfaces get gaps
 REACH = 1.5  # standard deviations; two Gaussians this large that touch look like one thing
 
 
-def cluster_mask(
-    positions: Tensor,
-    opacities: Tensor,
-    scales: Tensor,
-    rotations: Tensor,
-    check: Check = nothing,
-) -> Tensor:
+def cluster_mask(positions: Tensor, opacities: Tensor, scales: Tensor, rotations: Tensor) -> Tensor:
     """The largest connected part: by the sum of opacities, since splats spend Gaussians where there
     is something to see, while by volume a single large haze would win over the object.
 
@@ -42,19 +36,19 @@ def cluster_mask(
     visible = visible_mask(array(opacities)[:, 0])
     points, weights = array(positions)[visible], array(opacities)[visible, 0]
     sizes = np.sort(array(scales)[visible], axis=1)
-    center, radius = _extent(points, weights, sizes)
+    center, radius = sphere_of(points, weights, sizes)
     points = points - center
     cell = max(radius / CELLS_PER_RADIUS, 2 * quantile(sizes[:, 1], weights, 0.5))
     if not cell > 0:  # everything at one place
         return as_mask(visible, positions)
-    check()
+    between_steps()
     cells, cell_of, cell = _occupied_cells(points, weights, radius, cell)
-    check()
+    between_steps()
     cluster_of = _components(len(cells), _touching(cells))[cell_of]
-    check()
+    between_steps()
     if cluster_of.max() > 0:
         shapes = array(scales)[visible], array(rotations)[visible]
-        links = _bridges(points, *shapes, cluster_of, cell, check)
+        links = _bridges(points, *shapes, cluster_of, cell)
         cluster_of = _components(cluster_of.max() + 1, links)[cluster_of]
     # Whole steps add up to the same sum in any order.
     totals = np.bincount(cluster_of, np.rint(weights * 2**20))
@@ -114,7 +108,6 @@ def _bridges(
     rotations: np.ndarray,
     cluster_of: np.ndarray,
     cell: float,
-    check: Check,
 ) -> np.ndarray:
     """Pairs [P, 2] of clusters that are joined by Gaussians larger than the cells.
 
@@ -124,7 +117,7 @@ def _bridges(
     large = np.flatnonzero(2 * reach > cell)
     pairs = [np.empty((0, 2), np.int64)]
     neighbors = min(NEIGHBORS, len(points) - 1)
-    for chunk, distances, others in nearest(points, large, neighbors, check):
+    for chunk, distances, others in nearest(points, large, neighbors):
         near = distances <= reach[chunk][:, None] + reach[others]
         row, column = np.nonzero(near & (cluster_of[chunk][:, None] != cluster_of[others]))
         one, other = chunk[row], others[row, column]

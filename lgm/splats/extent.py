@@ -36,11 +36,11 @@ def extent(gaussians: Gaussians) -> tuple[Tensor, float]:
     if not finite.any():
         raise ValueError("An extent needs one Gaussian at least, got an empty splat.")
     positions, opacities, scales = (column[finite] for column in columns)
-    center, radius = _extent(positions, opacities[:, 0], scales)
+    center, radius = sphere_of(positions, opacities[:, 0], scales)
     return torch.from_numpy(center).float(), radius
 
 
-def _extent(
+def sphere_of(
     positions: np.ndarray, opacities: np.ndarray, scales: np.ndarray
 ) -> tuple[np.ndarray, float]:
     visible = visible_mask(opacities)
@@ -52,7 +52,7 @@ def _extent(
     most, nearly_all = quantile(distances, weights, (0.75, 0.98))
     part = distances <= min(5 * most, 1.3 * nearly_all)
     part &= weights >= 0.1 * quantile(weights, weights, 0.5)  # a faint veil is no border
-    center, radius = _smallest_ball(points[part] - median)
+    center, radius = smallest_ball(points[part] - median)
     typical = quantile(scales[visible][part].max(1), weights[part], 0.5)
     return center + median, float(radius + 2 * typical)
 
@@ -85,7 +85,7 @@ def quantile(values: np.ndarray, weights: np.ndarray, part) -> np.ndarray:
     return values[order[np.minimum(index, len(order) - 1)]]
 
 
-def _smallest_ball(points: np.ndarray) -> tuple[np.ndarray, float]:
+def smallest_ball(points: np.ndarray) -> tuple[np.ndarray, float]:
     """Center and radius of the smallest ball around points [N, 3].
 
     At most four points on its surface decide it. The point that sticks out most is exchanged for

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from ..gaussians import Gaussians
-from ..machine.interrupt import Check
+from ..machine.interrupt import between_steps
 from .clusters import cluster_mask
-from .extent import _extent
-from .neighbors import NEIGHBORS, array, as_mask, lengths, nearest, nothing, unique_rows
+from .extent import sphere_of
+from .neighbors import NEIGHBORS, array, as_mask, lengths, nearest, unique_rows
 
 
 def keep_mask(
@@ -25,7 +25,6 @@ def keep_mask(
     outliers: float = 0.0,
     largest_cluster: bool = False,
     budget: int = 0,
-    check: Check | None = None,
 ) -> Tensor:
     """What is left when everything unwanted is gone; each step looks only at what the one before
     it kept. An option that is 0 or False does nothing.
@@ -37,7 +36,6 @@ def keep_mask(
         outliers: see `outlier_mask`; 3 takes clear strays, less takes more.
         largest_cluster: see `cluster_mask`.
         budget: at most so many stay, see `budget_mask`.
-        check: called between the steps and within the long ones; may raise to give up.
 
     Returns:
         [N] bool. With any option on, Gaussians that are not finite go, too.
@@ -59,14 +57,13 @@ def keep_mask(
     for name, value in settings.items():
         if not value >= 0:
             raise ValueError(f"Cleaning needs {name} of 0 (off) or above, got {value}.")
-    check = check or nothing
     # The order: cheap before dear, and what is removed early no longer counts as a neighbor, a
     # bridge between clusters, or a rival for the budget.
     steps = [
         (min_opacity, lambda p, o, s, r: opacity_mask(o, min_opacity)),
         (max_scale, lambda p, o, s, r: scale_mask(p, o, s, max_scale)),
-        (outliers, lambda p, o, s, r: outlier_mask(p, outliers, check)),
-        (largest_cluster, lambda p, o, s, r: cluster_mask(p, o, s, r, check)),
+        (outliers, lambda p, o, s, r: outlier_mask(p, outliers)),
+        (largest_cluster, lambda p, o, s, r: cluster_mask(p, o, s, r)),
         (budget, lambda p, o, s, r: budget_mask(p, o, s, budget)),
     ]
     steps = [step for is_on, step in steps if is_on]
@@ -85,7 +82,7 @@ def keep_mask(
     for column in columns:
         keep &= column.isfinite().all(-1)
     for step in steps:
-        check()
+        between_steps()
         kept = keep.nonzero()[:, 0]
         if len(kept):
             keep[kept] = step(*(column[kept] for column in columns))
@@ -101,11 +98,11 @@ def scale_mask(positions: Tensor, opacities: Tensor, scales: Tensor, maximum: fl
     """Gaussians whose largest standard deviation is at most `maximum` times the splat's radius (see
     `extent`): 0.1 removes what blurs over a tenth of the object.
     """
-    _, radius = _extent(array(positions), array(opacities)[:, 0], array(scales))
+    _, radius = sphere_of(array(positions), array(opacities)[:, 0], array(scales))
     return scales.double().amax(-1) <= maximum * radius
 
 
-def outlier_mask(positions: Tensor, deviations: float, check: Check = nothing) -> Tensor:
+def outlier_mask(positions: Tensor, deviations: float) -> Tensor:
     """Gaussians about as close to their neighbors as is usual in this splat: statistical outlier
     removal (Rusu et al. 2008) on the mean distance to the nearest NEIGHBORS other places.
 
@@ -124,7 +121,7 @@ def outlier_mask(positions: Tensor, deviations: float, check: Check = nothing) -
     if neighbors < 2:
         return keep
     distances = np.empty(len(places))
-    for chunk, near, _ in nearest(places, np.arange(len(places)), neighbors, check):
+    for chunk, near, _ in nearest(places, np.arange(len(places)), neighbors):
         distances[chunk] = near.mean(1)
     logs = np.log(distances)[place_of]
     offset = logs - np.median(logs)

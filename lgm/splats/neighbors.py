@@ -7,18 +7,18 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from ..machine.interrupt import Check
+from ..machine.interrupt import between_steps
 
 NEIGHBORS = 16
-CHUNK = 1 << 16  # neighbor searches per call: about 0.2 s between two looks at `check`
+CHUNK = 1 << 16  # neighbor searches per call: about 0.2 s between two chances to stop
 
 
-def nearest(points: np.ndarray, queries: np.ndarray, count: int, check: Check):
+def nearest(points: np.ndarray, queries: np.ndarray, count: int):
     """Per chunk of `queries` (indices): the chunk, and distances and indices [M, count] of the
     nearest others.
     """
     tree = cKDTree(points)
-    check()
+    between_steps()
     # In the tree's own order, one search finds in the cache what the last one read: 3 times faster.
     rank = np.empty(len(points), np.int64)
     rank[tree.indices] = np.arange(len(points))
@@ -26,7 +26,7 @@ def nearest(points: np.ndarray, queries: np.ndarray, count: int, check: Check):
     for start in range(0, len(queries), CHUNK):
         chunk = queries[start : start + CHUNK]
         distances, indices = tree.query(points[chunk], k=count + 1, workers=-1)
-        check()
+        between_steps()
         yield chunk, distances[:, 1:], indices[:, 1:]  # the first is the point itself
 
 
@@ -50,7 +50,3 @@ def array(tensor: Tensor) -> np.ndarray:
 
 def as_mask(keep: np.ndarray, like: Tensor) -> Tensor:
     return torch.from_numpy(keep).to(like.device)
-
-
-def nothing() -> None:
-    pass

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import comfy.model_management as management
@@ -13,6 +14,8 @@ import folder_paths
 import torch
 from PIL import Image
 from torch import Tensor
+
+from ...lgm.machine import interrupt
 
 CATEGORY = "3d/LGM"
 MODELS = "lgm"  # key in folder_paths; also in extra_model_paths.yaml
@@ -23,6 +26,11 @@ log = logging.getLogger(__name__)
 
 check_cancelled = management.throw_exception_if_processing_interrupted
 """Raises ComfyUI's InterruptProcessingException once the user has pressed Cancel."""
+
+
+def cancellable() -> AbstractContextManager[None]:
+    """While it is open, long work of the library ends once the user has pressed Cancel."""
+    return interrupt.working(check_cancelled)
 
 
 def register_model_folder() -> None:
@@ -81,7 +89,7 @@ class Progress:
 
 
 class Stages:
-    """A bar for work that tells how much of each of its stages is done."""
+    """The bar of a node whose work comes in stages that tell how far they are."""
 
     PARTS = 100
 
@@ -89,15 +97,21 @@ class Stages:
         self._bar = comfy.utils.ProgressBar(count * self.PARTS)
         self._begun = 0
 
-    def begin(self) -> Callable[[float], None]:
-        """The next stage begins; call the result with the part of it that is done, 0..1."""
+    @contextmanager
+    def stage(self) -> Iterator[interrupt.Progress]:
+        """The next stage: work of the library in it moves the bar, and ends when the user cancels.
+        Gives what moves the bar, for other work.
+        """
         start = self._begun * self.PARTS
         self._begun += 1
         self._bar.update_absolute(start)
-        return lambda part: self._bar.update_absolute(start + int(part * self.PARTS))
 
-    def end(self) -> None:
-        self._bar.update_absolute(self._begun * self.PARTS)
+        def show(part: float) -> None:
+            self._bar.update_absolute(start + int(part * self.PARTS))
+
+        with interrupt.working(check_cancelled, show):
+            yield show
+        self._bar.update_absolute(start + self.PARTS)
 
 
 def to_pil(picture: Tensor) -> Image.Image:

@@ -9,15 +9,27 @@ import torch.nn.functional as F
 from comfy_api.latest import Types
 from torch import Tensor
 
+from ...lgm.colors import srgb_to_linear
 from ...lgm.mesh import Mesh
 
 HOLDS_NORMALS = "normals" in inspect.signature(Types.MESH).parameters  # not in ComfyUI 0.28
+
+PARTS = {
+    "uvs": "texture coordinates",
+    "vertex_colors": "vertex colors",
+    "normals": "normals",
+    "texture": "textures",
+}
 
 
 def mesh_value(meshes: list[Mesh]) -> Types.MESH:
     """A MESH batch, padded with zeros to the longest; +y up on both sides. Vertex colors are linear
     there, textures and colors of `lgm` sRGB, so that Save GLB shows them as they are.
+
+    Raises:
+        ValueError: meshes of which some have what others lack, or textures of several sizes.
     """
+    _require_alike(meshes)
     vertices, vertex_counts = _padded([mesh.vertices for mesh in meshes])
     faces, face_counts = _padded([mesh.faces for mesh in meshes])
     optional = {}
@@ -33,6 +45,22 @@ def mesh_value(meshes: list[Mesh]) -> Types.MESH:
     if len(meshes) > 1:
         optional |= {"vertex_counts": vertex_counts, "face_counts": face_counts}
     return Types.MESH(vertices, faces, unlit=True, **optional)
+
+
+def _require_alike(meshes: list[Mesh]) -> None:
+    for name, what in PARTS.items():
+        has = [getattr(mesh, name) is not None for mesh in meshes]
+        if any(has) and not all(has):
+            raise ValueError(
+                f"The meshes of a batch need {what} on all or none, but mesh {has.index(True) + 1} "
+                f"has them and mesh {has.index(False) + 1} has none: make the batch of one kind."
+            )
+    sizes = [tuple(mesh.texture.shape[:2]) for mesh in meshes if mesh.texture is not None]
+    if len(set(sizes)) > 1:
+        raise ValueError(
+            "The textures of a batch need one size, got "
+            f"{', '.join(f'{width} x {height}' for height, width in sizes)}: bake them alike."
+        )
 
 
 def mesh_from_value(value: Types.MESH, index: int) -> Mesh:
@@ -58,10 +86,6 @@ def require_one_mesh_each(mesh: Types.MESH, splat: Types.SPLAT) -> int:
             "splat that the mesh was made of."
         )
     return count
-
-
-def srgb_to_linear(colors: Tensor) -> Tensor:
-    return torch.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
 
 
 def _padded(items: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -23,16 +23,13 @@ def fetch(node: type, name: str, what: str, place: Path) -> Path:
     from ...lgm.releases.download import download
 
     host.say(node, f"downloading {what}, to {place}")
-    stages = host.Stages(1)
-    show = stages.begin()
+    with host.Stages(1).stage() as show:
 
-    def on_bytes(here: int, total: int) -> None:
-        host.check_cancelled()
-        show(here / total)
+        def on_bytes(here: int, total: int) -> None:
+            host.check_cancelled()
+            show(here / total)
 
-    path = download(name, place, on_bytes)
-    stages.end()
-    return path
+        return download(name, place, on_bytes)
 
 
 def load_to_device(patcher, size: int) -> LGM:

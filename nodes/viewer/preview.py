@@ -253,7 +253,7 @@ def draw(
     progress: host.Progress,
 ) -> tuple[Tensor, Tensor]:
     """Color [B, 3, H, W] and coverage [B, H, W] of every splat of a batch."""
-    from ...lgm.render import interruptible, render
+    from ...lgm.render import render
 
     refuse_too_large(len(splat.positions), *size)
     device = host.management.get_torch_device()
@@ -261,7 +261,7 @@ def draw(
     images, masks = [], []
     for index in range(len(splat.positions)):
         gaussians = gaussians_from_splat(splat, index, finite_rows(splat, index)).to(device)
-        with interruptible(host.check_cancelled):
+        with host.cancellable():
             out = render(gaussians, pose, size, fovy, background, near=near + camera.offset)
         images.append(out.images[0, 0].clamp(0, 1))
         masks.append(out.alphas[0, 0, 0])

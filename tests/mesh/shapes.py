@@ -6,6 +6,8 @@ import torch.nn.functional as F
 
 from lgm.cameras import orbit_poses
 from lgm.gaussians import Gaussians
+from lgm.mesh import Mesh
+from lgm.mesh.cleanup import cleaned
 from lgm.mesh.zbuffer import visibility
 from lgm.render import render
 
@@ -40,6 +42,18 @@ def ball() -> Gaussians:
 def square(count: int = 6000) -> torch.Tensor:
     """Places [N, 2] in [-0.5, 0.5]^2."""
     return torch.rand(count, 2, generator=torch.Generator().manual_seed(3)) - 0.5
+
+
+def arrays(mesh: Mesh) -> tuple[np.ndarray, ...]:
+    """Vertices and faces, and normals if it has them."""
+    parts = (mesh.vertices, mesh.faces, mesh.normals)
+    return tuple(part.numpy() for part in parts if part is not None)
+
+
+def clean(vertices, faces, *settings, **more) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Vertices, faces and normals of what `cleaned` makes of arrays."""
+    mesh = Mesh(torch.from_numpy(vertices), torch.from_numpy(faces))
+    return arrays(cleaned(mesh, *settings, **more))
 
 
 def volume(vertices, faces) -> float:

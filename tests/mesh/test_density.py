@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from lgm.gaussians import concatenate
-from lgm.mesh.cleanup import clean
+from lgm.machine.interrupt import working
 from lgm.mesh.density import BLUR, COARSEST, TILE, WIDE, density, enclose
 from lgm.mesh.fuse import fuse
 from lgm.mesh.merge import MANY, merged
@@ -14,11 +14,23 @@ from lgm.mesh.unit_ball import Grid
 from lgm.render import render
 from lgm.rotations import rotation_matrices
 
-from .shapes import LOW, ball, directions, euler, is_closed, overlap, shell, splat, square, volume
+from .shapes import (
+    LOW,
+    arrays,
+    ball,
+    clean,
+    directions,
+    euler,
+    is_closed,
+    overlap,
+    shell,
+    splat,
+    square,
+    volume,
+)
 
 # At quarters of a step h, what is interpolated is off by 3/32 h^2 times its second derivative.
 ROUGH = 3 / 32 / WIDE**2
-NOTHING = (lambda: None, lambda done: None)
 
 
 def turned(gaussians, seed=0):
@@ -41,7 +53,7 @@ def test_the_field_is_the_sum_of_all_gaussians(scales, error):
     grid = Grid(torch.tensor([-0.2, -0.3, -0.1]), voxel, (side, 2 * side, side))
     places = torch.rand(5, 3, generator=torch.Generator().manual_seed(1)) - 0.3
     gaussians = turned(splat(places, scales, 0.7))
-    found = density(gaussians, grid, *NOTHING)
+    found = density(gaussians, grid)
     assert found.shape == grid.shape
 
     points = torch.cartesian_prod(*(torch.arange(n) * voxel for n in grid.shape)) + grid.origin
@@ -61,7 +73,7 @@ def test_the_field_is_the_sum_of_all_gaussians(scales, error):
 
 def test_a_hollow_shell_becomes_a_solid_ball():
     gaussians = ball()
-    vertices, faces = enclose(gaussians, LOW)
+    vertices, faces = arrays(enclose(gaussians, LOW))
     assert vertices.dtype == np.float32 and faces.dtype == np.int64
     assert is_closed(faces)
     vertices, faces, normals = clean(vertices, faces)
@@ -82,7 +94,7 @@ def bowl(opening: float) -> torch.Tensor:
 @pytest.mark.parametrize("opening, is_hollow", [(0.04, False), (0.12, True)])
 def test_small_gaps_lead_nowhere_and_mouths_inside(opening, is_hollow):
     """Pictures see little of a bottle's inside; here it is as real as the outside."""
-    vertices, faces = enclose(splat(bowl(opening), 0.012), 96)
+    vertices, faces = arrays(enclose(splat(bowl(opening), 0.012), 96))
     assert is_closed(faces)
     solid = 4 / 3 * np.pi * 0.42**3
     assert (volume(vertices, faces) < 0.5 * solid) == is_hollow
@@ -96,7 +108,7 @@ def test_a_card_without_thickness_becomes_a_thin_closed_sheet(axis):
     flat[:, [a for a in range(3) if a != axis]] = square()
     scale = torch.full((3,), 0.015)
     scale[axis] = 0
-    vertices, faces, _ = clean(*enclose(splat(flat, scale), LOW))
+    vertices, faces, _ = clean(*arrays(enclose(splat(flat, scale), LOW)))
     assert is_closed(faces) and euler(vertices, faces) == 2
     size = np.ptp(vertices, axis=0)
     assert size[axis] < 0.08
@@ -105,12 +117,12 @@ def test_a_card_without_thickness_becomes_a_thin_closed_sheet(axis):
 
 def test_two_objects_both_stay():
     places = [shell(0.2, (0.35, 0, 0), 3000), shell(0.15, (-0.4, 0, 0), 2000)]
-    vertices, faces, _ = clean(*enclose(splat(torch.cat(places), 0.012), LOW))
+    vertices, faces, _ = clean(*arrays(enclose(splat(torch.cat(places), 0.012), LOW)))
     assert is_closed(faces) and euler(vertices, faces) == 4
 
 
 def test_scale_and_place_do_not_matter():
-    plain = enclose(ball(), LOW)
+    plain = arrays(enclose(ball(), LOW))
     for scale, shift in ((1e-4, 0.0), (300.0, 1000.0)):
         gaussians = ball()
         moved = replace(
@@ -118,7 +130,7 @@ def test_scale_and_place_do_not_matter():
             positions=gaussians.positions * scale + shift,
             scales=gaussians.scales * scale,
         )
-        vertices, faces = enclose(moved, LOW)
+        vertices, faces = arrays(enclose(moved, LOW))
         assert volume((vertices.astype(np.float64) - shift) / scale, faces) == pytest.approx(
             volume(*plain), rel=0.01
         )
@@ -128,13 +140,13 @@ def test_the_same_splat_gives_the_same_surface_whatever_its_colors():
     gaussians = ball()
     sh = torch.ones(1, gaussians.count, 15, 3)
     other = replace(gaussians, colors=1 - gaussians.colors, sh=sh)
-    for one, two in zip(enclose(gaussians, 32), enclose(other, 32), strict=True):
+    for one, two in zip(arrays(enclose(gaussians, 32)), arrays(enclose(other, 32)), strict=True):
         np.testing.assert_array_equal(one, two)
 
 
 def test_one_gaussian_becomes_its_own_ellipsoid():
     gaussians = splat(torch.zeros(1, 3), [0.2, 0.1, 0.05])
-    vertices, faces, _ = clean(*enclose(gaussians, LOW))
+    vertices, faces, _ = clean(*arrays(enclose(gaussians, LOW)))
     assert is_closed(faces) and euler(vertices, faces) == 2
     np.testing.assert_allclose(np.ptp(vertices, axis=0) / 2, [0.2, 0.1, 0.05], rtol=0.25)
 
@@ -143,7 +155,7 @@ def test_one_gaussian_becomes_its_own_ellipsoid():
 def test_the_level_follows_what_pictures_show(opacity):
     """Faint Gaussians that overlap much look like opaque ones that overlap little."""
     gaussians = splat(shell(count=24000), 0.015, opacity)
-    vertices, faces, _ = clean(*enclose(gaussians, LOW))
+    vertices, faces, _ = clean(*arrays(enclose(gaussians, LOW)))
     assert overlap(gaussians, vertices, faces) > 0.96
 
 
@@ -168,7 +180,8 @@ def test_it_tells_its_progress_and_can_be_stopped_anywhere():
 
     done = []
     gaussians = splat(shell(count=800), 0.04)
-    enclose(gaussians, 32, progress=done.append)
+    with working(progress=done.append):
+        enclose(gaussians, 32)
     assert done == sorted(done) and done[-1] == 1.0 and len(done) >= 5
     for calls in (1, 2, 5, 10):
         left = [calls]
@@ -178,8 +191,8 @@ def test_it_tells_its_progress_and_can_be_stopped_anywhere():
             if not left[0]:
                 raise Stop
 
-        with pytest.raises(Stop):
-            enclose(gaussians, 32, check)
+        with pytest.raises(Stop), working(check):
+            enclose(gaussians, 32)
 
 
 # Merging --------------------------------------------------------------------------------------
@@ -214,7 +227,7 @@ def test_merging_leaves_few_and_large_ones_alone(dense):
 
 @pytest.mark.parametrize("find", [fuse, enclose])
 def test_many_gaussians_make_the_surface_of_fewer(find, dense):
-    vertices, faces, _ = clean(*find(dense, 48))
+    vertices, faces, _ = clean(*arrays(find(dense, 48)))
     assert is_closed(faces) and euler(vertices, faces) == 2
     radii = np.linalg.norm(vertices, axis=1)
     assert 0.4 < radii.mean() < 0.43 and radii.std() < 0.005

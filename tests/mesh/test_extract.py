@@ -11,7 +11,6 @@ import torch.nn.functional as F
 
 from lgm import io
 from lgm.command import main as cli
-from lgm.command import options
 from lgm.gaussians import flip_y_z
 from lgm.mesh import METHODS, STAGES, extract
 
@@ -191,7 +190,3 @@ def test_the_command_takes_a_method(method, tmp_path):
     out = tmp_path / f"{method}.glb"
     assert cli.main(["mesh", str(path), "--out", str(out), "--method", method, *small]) == 0
     assert out.read_bytes().startswith(b"glTF")
-
-
-def test_the_command_knows_all_methods():
-    assert METHODS == options.METHODS

@@ -7,15 +7,28 @@ import torch.nn.functional as F
 
 from lgm.cameras import focal_length, world_to_camera
 from lgm.gaussians import Gaussians
-from lgm.mesh.cleanup import clean
-from lgm.mesh.fuse import _front, _poses, fuse
+from lgm.machine.interrupt import working
+from lgm.mesh.fuse import front_depth, fuse, poses_around
 
-from .shapes import LOW, ball, directions, euler, is_closed, overlap, shell, splat, square, volume
+from .shapes import (
+    LOW,
+    arrays,
+    ball,
+    clean,
+    directions,
+    euler,
+    is_closed,
+    overlap,
+    shell,
+    splat,
+    square,
+    volume,
+)
 
 
 def test_a_hollow_shell_becomes_a_solid_ball():
     gaussians = ball()
-    vertices, faces = fuse(gaussians, LOW)
+    vertices, faces = arrays(fuse(gaussians, LOW))
     assert vertices.dtype == np.float32 and faces.dtype == np.int64
     assert is_closed(faces)
     vertices, faces, normals = clean(vertices, faces)
@@ -38,7 +51,7 @@ def test_thin_parts_and_concave_places_match_unseen_silhouettes():
     tube = 0.15 + 0.015 * v.cos()
     handle = torch.stack([0.42 + tube * u.cos(), -0.05 + tube * u.sin(), 0.015 * v.sin()], 1)
     gaussians = splat(torch.cat([cup, stick, handle]), 0.008)
-    vertices, faces = fuse(gaussians, 96)
+    vertices, faces = arrays(fuse(gaussians, 96))
     assert is_closed(faces)
     vertices, faces, normals = clean(vertices, faces, target_faces=8000)
     assert is_closed(faces)
@@ -54,7 +67,7 @@ def test_a_card_without_thickness_becomes_a_thin_closed_sheet(axis):
     flat[:, [a for a in range(3) if a != axis]] = square()
     scale = torch.full((3,), 0.015)
     scale[axis] = 0
-    vertices, faces, _ = clean(*fuse(splat(flat, scale), LOW))
+    vertices, faces, _ = clean(*arrays(fuse(splat(flat, scale), LOW)))
     assert is_closed(faces) and euler(vertices, faces) == 2
     size = np.ptp(vertices, axis=0)
     assert size[axis] < 0.08
@@ -64,14 +77,14 @@ def test_a_card_without_thickness_becomes_a_thin_closed_sheet(axis):
 def test_two_objects_both_stay_and_strays_go():
     strays = 0.7 * directions(5, 2)
     places = [shell(0.2, (0.35, 0, 0), 3000), shell(0.15, (-0.4, 0, 0), 2000), strays]
-    raw = fuse(splat(torch.cat(places), 0.012), LOW)
+    raw = arrays(fuse(splat(torch.cat(places), 0.012), LOW))
     vertices, faces, _ = clean(*raw)
     assert euler(vertices, faces) == 4
     assert vertices[:, 0].max() < 0.6 and vertices[:, 0].min() > -0.6
 
 
 def test_scale_and_place_do_not_matter():
-    plain = fuse(ball(), LOW)
+    plain = arrays(fuse(ball(), LOW))
     for scale, shift in ((1e-4, 0.0), (300.0, 1000.0)):
         gaussians = ball()
         moved = replace(
@@ -79,7 +92,7 @@ def test_scale_and_place_do_not_matter():
             positions=gaussians.positions * scale + shift,
             scales=gaussians.scales * scale,
         )
-        vertices, faces = fuse(moved, LOW)
+        vertices, faces = arrays(fuse(moved, LOW))
         assert is_closed(faces)
         assert volume((vertices.astype(np.float64) - shift) / scale, faces) == pytest.approx(
             volume(*plain), rel=0.01
@@ -90,7 +103,7 @@ def test_the_same_splat_gives_the_same_surface_whatever_its_colors():
     gaussians = ball()
     sh = torch.ones(1, gaussians.count, 15, 3)
     other = replace(gaussians, colors=1 - gaussians.colors, sh=sh)
-    for one, two in zip(fuse(gaussians, 32), fuse(other, 32), strict=True):
+    for one, two in zip(arrays(fuse(gaussians, 32)), arrays(fuse(other, 32)), strict=True):
         np.testing.assert_array_equal(one, two)
 
 
@@ -101,13 +114,13 @@ def test_invisible_and_broken_gaussians_change_nothing():
     both = Gaussians(
         **{k: torch.cat([v, extra.tensors()[k]], 1) for k, v in gaussians.tensors().items()}
     )
-    for one, two in zip(fuse(gaussians, 32), fuse(both, 32), strict=True):
+    for one, two in zip(arrays(fuse(gaussians, 32)), arrays(fuse(both, 32)), strict=True):
         np.testing.assert_array_equal(one, two)
 
 
 def test_one_gaussian_becomes_its_own_ellipsoid():
     gaussians = splat(torch.zeros(1, 3), [0.2, 0.1, 0.05])
-    vertices, faces, _ = clean(*fuse(gaussians, LOW))
+    vertices, faces, _ = clean(*arrays(fuse(gaussians, LOW)))
     assert is_closed(faces) and euler(vertices, faces) == 2
     np.testing.assert_allclose(np.ptp(vertices, axis=0) / 2, [0.2, 0.1, 0.05], rtol=0.25)
 
@@ -117,19 +130,19 @@ def test_the_front_of_two_layers_is_told_from_three_moments():
     near, far = -torch.rand(500, generator=generator), torch.rand(500, generator=generator)
     share = 0.05 + 0.9 * torch.rand(500, generator=generator)
     moments = torch.stack([share * near**k + (1 - share) * far**k for k in (1, 2, 3)])
-    front = _front(moments[:, None], torch.ones(1, 500))[0]
+    front = front_depth(moments[:, None], torch.ones(1, 500))[0]
     apart = (far - near > 0.1) & ((share - 0.2).abs() > 0.01)
     expected = torch.where(share > 0.2, near, far)
     torch.testing.assert_close(front[apart], expected[apart], atol=2e-3, rtol=0)
     # Layers at one place are that place.
     single = torch.stack([near, near**2, near**3])
     torch.testing.assert_close(
-        _front(single[:, None], torch.ones(1, 500))[0], near, atol=1e-5, rtol=0
+        front_depth(single[:, None], torch.ones(1, 500))[0], near, atol=1e-5, rtol=0
     )
 
 
 def test_cameras_see_the_whole_ball_from_everywhere():
-    poses, _ = _poses()
+    poses, _ = poses_around()
     assert len(poses) >= 40
     points = directions(500)
     camera = torch.einsum("vij,nj->vni", world_to_camera(poses)[:, :3, :3], points)
@@ -171,7 +184,8 @@ def test_it_tells_its_progress_and_can_be_stopped_in_every_stage():
 
     done, calls = [], []
     gaussians = splat(shell(count=800), 0.04)
-    fuse(gaussians, 32, lambda: calls.append(len(done)), done.append)
+    with working(lambda: calls.append(len(done)), done.append):
+        fuse(gaussians, 32)
     assert done == sorted(done) and done[-1] == 1.0 and 0 < done[0] < 0.05
     assert sum(part <= 0.5 for part in done) >= 40
     assert len(set(calls)) >= len(done) - 3  # between any two steps
@@ -182,8 +196,8 @@ def test_it_tells_its_progress_and_can_be_stopped_in_every_stage():
             if reached[-1] >= stage:
                 raise Stop
 
-        with pytest.raises(Stop):
-            fuse(gaussians, 32, check, reached.append)
+        with pytest.raises(Stop), working(check, reached.append):
+            fuse(gaussians, 32)
         assert reached[-1] <= stage + 0.02
 
 

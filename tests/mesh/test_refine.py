@@ -9,6 +9,7 @@ import trimesh
 
 from lgm.cameras import FOVY, focal_length, orbit_poses
 from lgm.gaussians import Gaussians, concatenate
+from lgm.machine.interrupt import working
 from lgm.mesh import Mesh, refine
 from lgm.mesh.draw import draw_mesh
 from lgm.mesh.texture import bake
@@ -119,8 +120,8 @@ def test_it_can_be_stopped():
         if calls == 5:
             raise Stop
 
-    with pytest.raises(Stop):
-        refine.refine(ball(0.59), red_and_blue(), check=check)
+    with pytest.raises(Stop), working(check):
+        refine.refine(ball(0.59), red_and_blue())
 
 
 @pytest.mark.skipif(not refine.why_not(), reason="needs a machine that lacks nvdiffrast or a GPU")

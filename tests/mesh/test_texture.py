@@ -8,6 +8,7 @@ import trimesh
 
 from lgm.cameras import orbit_poses
 from lgm.gaussians import Gaussians, concatenate
+from lgm.machine.interrupt import working
 from lgm.mesh import STAGES, Mesh, extract, texture
 from lgm.mesh.draw import draw_mesh
 from lgm.mesh.unwrap import unwrap
@@ -192,7 +193,8 @@ def test_gutters_repeat_their_chart():
 
 def test_progress_rises_to_one_and_cancel_works(mesh, gaussians):
     parts = []
-    texture.bake(mesh, gaussians, 64, views=4, progress=parts.append)
+    with working(progress=parts.append):
+        texture.bake(mesh, gaussians, 64, views=4)
     assert parts == sorted(parts) and parts[-1] == 1
 
     class Cancelled(Exception):
@@ -201,8 +203,8 @@ def test_progress_rises_to_one_and_cancel_works(mesh, gaussians):
     def check():
         raise Cancelled
 
-    with pytest.raises(Cancelled):
-        texture.bake(mesh, gaussians, 64, views=4, check=check)
+    with pytest.raises(Cancelled), working(check):
+        texture.bake(mesh, gaussians, 64, views=4)
 
 
 def test_broken_gaussians_are_left_out(mesh, gaussians):

@@ -5,6 +5,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from lgm.machine.interrupt import working
 from lgm.mesh.unwrap import PADDING, STEEPEST, unwrap
 
 SIZE = 192
@@ -163,8 +164,8 @@ def test_cancel_works():
     def check():
         raise Cancelled
 
-    with pytest.raises(Cancelled):
-        unwrap(np.asarray(MESHES["sphere"].vertices), MESHES["sphere"].faces, SIZE, check)
+    with pytest.raises(Cancelled), working(check):
+        unwrap(np.asarray(MESHES["sphere"].vertices), MESHES["sphere"].faces, SIZE)
 
 
 def test_refuses_what_does_not_fit():

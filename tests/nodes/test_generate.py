@@ -16,7 +16,7 @@ import pytest
 import torch
 from server import PromptServer
 
-from lgm.pictures.matte import views_on_white
+from lgm.pictures.matte import object_pictures, views_on_white
 
 from ..multiview.conftest import released_folders  # noqa: F401  (a fixture)
 from ..test_generate import NAMES, models, on_gray  # noqa: F401  (fixtures)
@@ -133,14 +133,14 @@ def test_rembg_is_missed_before_the_sampling(run, node, monkeypatch):
 def test_a_mask_wins_and_the_object_is_centered(node, photo):
     mask = torch.zeros(2, 40, 60)
     mask[:, 10:30, 5:15] = 1
-    pictures = node.object_pictures(photo, mask, "auto")
+    pictures = object_pictures(*node.pictures_and_masks(photo, mask))
     assert pictures.shape == (2, 3, 60, 60)
     red = (pictures[:, 0] - pictures[:, 1]) > 0.9
     rows, columns = red[0].any(1).nonzero(), red[0].any(0).nonzero()
     # The box is 19 x 9 pixels, without its last row and column, and its height becomes 48.
     assert rows[-1] - rows[0] == 48 - 1 and columns[-1] - columns[0] == int(9 * 48 / 19) - 1
     assert (pictures[:, :, 0] == 1).all()
-    inverted = node.object_pictures(photo, 1 - mask, "auto")
+    inverted = object_pictures(*node.pictures_and_masks(photo, 1 - mask))
     assert torch.equal(inverted, pictures)
 
 

@@ -114,6 +114,22 @@ def test_batches_keep_their_lengths(pack, two):
     assert types.mesh_from_value(two, 1).face_count == int(two.face_counts[1])
 
 
+def test_a_batch_of_unlike_meshes_is_refused_in_a_sentence(pack):
+    Mesh, types = pack.module("lgm.mesh").Mesh, pack.border()
+    triangle = torch.eye(3), torch.tensor([[0, 1, 2]])
+    plain = Mesh(*triangle, uvs=torch.rand(3, 2))
+    small, large = (
+        Mesh(*triangle, uvs=torch.rand(3, 2), texture=torch.rand(side, side, 3)) for side in (4, 8)
+    )
+    with pytest.raises(ValueError, match=r"textures on all or none, but mesh 1 .* mesh 2 has none"):
+        types.mesh_value([small, plain])
+    with pytest.raises(ValueError, match=r"textures on all or none, but mesh 2 .* mesh 1 has none"):
+        types.mesh_value([plain, small])
+    with pytest.raises(ValueError, match="one size, got 4 x 4, 8 x 8"):
+        types.mesh_value([small, large])
+    assert types.mesh_value([small, small]).texture.shape == (2, 4, 4, 3)
+
+
 @pytest.fixture(scope="module")
 def two(pack, splat):
     types = pack.border()

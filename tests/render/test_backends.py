@@ -3,17 +3,12 @@
 import dataclasses
 import json
 import math
-import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
 
-import lgm
 from lgm.cameras import FOVY, orbit_poses, world_to_camera
 from lgm.gaussians import Gaussians
 from lgm.render import render
@@ -239,38 +234,3 @@ def test_position_gradient_where_the_slope_is_limited(backend):
     )
     expected = gradient("reference")
     assert (gradient(backend) - expected).norm() < 1e-4 * expected.norm()
-
-
-UNDER_ANOTHER_NAME = """
-import importlib.util, sys
-from pathlib import Path
-folder, name = Path(sys.argv[1]), sys.argv[2]
-spec = importlib.util.spec_from_file_location(
-    name, folder / "__init__.py", submodule_search_locations=[str(folder)]
-)
-module = sys.modules[name] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(module)
-import torch
-import_module = importlib.import_module
-Gaussians = import_module(f"{name}.gaussians").Gaussians
-render = import_module(f"{name}.render").render
-poses = import_module(f"{name}.cameras").orbit_poses([0.0])
-splat = Gaussians(
-    torch.zeros(1, 1, 3, requires_grad=True), torch.full((1, 1, 1), 0.5),
-    torch.full((1, 1, 3), 0.1), torch.tensor([[[1.0, 0, 0, 0]]]), torch.ones(1, 1, 3),
-)
-render(splat, poses, 16, backend="numba").alphas.sum().backward()
-"""
-
-
-@pytest.mark.slow
-def test_kernels_that_comfyui_kept_do_no_harm_elsewhere(tmp_path):
-    """numba's files of one checkout, used under the name that ComfyUI gives it, and as `lgm`."""
-    pytest.importorskip("numba")
-    folder = Path(lgm.__file__).parent
-    # Unoptimized code is compiled in a fraction of the time, and kept in the same way.
-    kept = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_OPT": "0"}
-    for name in ("custom_nodes_lgm", "lgm"):
-        command = [sys.executable, "-c", UNDER_ANOTHER_NAME, str(folder), name]
-        done = subprocess.run(command, env=kept, capture_output=True, text=True, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
