@@ -499,7 +499,7 @@ def test_no_field_is_without_a_law():
         "preset": "test_train: the paper's world",
         "optimizer": "test_train: a resumed run, for each",
         "rounds": "test_train: steps take turns",
-        "even_inputs": "test_views: even inputs",
+        "even_inputs": "batches/test_rendered: even inputs",
         "batches_per_group": "on a GPU alone, and of no effect on what a batch holds",
     }
     for field in fields(Recipe):
