@@ -49,7 +49,7 @@ def write_gltf(path: str | Path | None, gaussians: Gaussians) -> bytes:
 
     Raises:
         ValueError: a batch other than one, values that are not finite, nothing visible.
-        RuntimeError: the place can't be written.
+        RuntimeError: the file can't be written.
     """
     columns = to_columns(gaussians, y_down=False)
     bands = [] if columns.sh is None else columns.sh.swapaxes(0, 1)

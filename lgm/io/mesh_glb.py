@@ -124,7 +124,7 @@ def _floats(values: Tensor) -> np.ndarray:
 
 
 def _unit(normals: np.ndarray) -> np.ndarray:
-    """Of length 1, as glTF demands, also where there is none."""
+    """Scale normals to length 1, as glTF demands; those of length 0 become an axis."""
     lengths = np.linalg.norm(normals, axis=1, keepdims=True)
     return np.where(lengths > 1e-6, normals / np.maximum(lengths, 1e-6), [0, 0, 1]).astype("<f4")
 
