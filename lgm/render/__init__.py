@@ -35,6 +35,7 @@ __all__ = [
     "interruptible",
     "render",
     "render_finite",
+    "why_not",
 ]
 
 _MODULES = {
