@@ -11,7 +11,7 @@ MAX_FILE_BYTES = 2 << 30  # about 38 million Gaussians as PLY; more is a mistake
 
 
 def read_source(source: Source) -> tuple[str, bytes]:
-    """What to call the source in messages, and its content.
+    """The source's name, for messages, and its content.
 
     Raises:
         ValueError: no such regular file, not readable, or larger than 2 GiB.

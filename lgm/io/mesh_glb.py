@@ -86,11 +86,11 @@ def _describe(
     ]
     positions = attributes["POSITION"]
     accessors[0] |= {"min": positions.min(0).tolist(), "max": positions.max(0).tolist()}
-    whole = UNSIGNED_SHORT if indices.itemsize == 2 else UNSIGNED_INT
+    index_type = UNSIGNED_SHORT if indices.itemsize == 2 else UNSIGNED_INT
     accessors.append(
         {
             "bufferView": len(attributes),
-            "componentType": whole,
+            "componentType": index_type,
             "count": len(indices),
             "type": "SCALAR",
         }

@@ -32,19 +32,19 @@ DISTANCE = 3.0  # of the cameras, in radii of the mesh
 FILLED = 0.97  # of a picture's half side by the mesh's sphere
 NEAR = 0.1  # in radii; Gaussians nearer to a camera are not drawn
 REACH = 0.1  # in radii; Gaussians further from the surface, and larger than this, are not drawn
-LEAST_COSINE = 0.2  # between normal and line of sight: too slanted to read a color from
+LEAST_COSINE = 0.2  # between normal and line of sight; below, a view is too slanted to count
 SHARPNESS = 2  # exponent of the cosine
-BEST = 0.15  # part of the best picture's weight that counts for nothing: poor ones don't blur
-BEHIND = 0.004  # in radii: what lies this far behind the seen surface is hidden
-STEEPEST = 2.5  # depth per pixel up to which a surface is still taken for one, in pixels
+BEST = 0.15  # part of the best picture's weight that others need to count: poor ones would blur
+BEHIND = 0.004  # in radii; what lies further behind the surface that a picture sees is hidden
+STEEPEST = 2.5  # slope, depth per distance across; steeper ones get no more slack
 INPUT_GAIN = 20.0  # weight of given pictures: alone up to about 55 degrees from straight on
-INPUT_RIM = 0.015  # part of a given picture's side, along outlines, that isn't trusted
+INPUT_RIM = 0.015  # part of a given picture's side, along outlines, where background may show
 LEAST_WEIGHT = 0.005  # of all pictures together, for a color to count as seen
 LEAST_PIXELS, MOST_PIXELS = 256, 512  # on a side of a picture, however few or many the vertices
 AT_ONCE = 8  # z-buffers of the mesh, 20 bytes a pixel
 GUTTER = 6  # texels around the charts that repeat their rim
-TREE_POINTS = 100_000  # seen texels to choose from for the unseen: more don't look different
-NEIGHBORS = 4  # of them, mixed
+TREE_POINTS = 100_000  # seen texels that the unseen take colors from: more change nothing visible
+NEIGHBORS = 4  # of these, mixed for each
 FACING = 0.1  # in radii: how far away a normal at a right angle counts as
 
 

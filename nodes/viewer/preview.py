@@ -186,7 +186,7 @@ def notes_on(splat: Types.SPLAT, images: Tensor | None, unseen: bool):
 
 
 def edit_splat(splat: Types.SPLAT, state: State) -> Types.SPLAT:
-    """What the viewer's edits leave of every splat of a batch; without any, the batch itself.
+    """Apply the viewer's edits to every splat of a batch; without any, give the batch itself.
 
     Raises:
         ValueError: nothing is left of one.
