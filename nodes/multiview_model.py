@@ -77,7 +77,7 @@ class ImageAttention(attention.CrossAttention):
         return self.to_out(text + attend(self.to_k_ip(picture.tokens), values))
 
 
-class MultiViewUNet(UNetModel):
+class CoreMultiViewUNet(UNetModel):
     """Core's U-Net over all views of an object at once.
 
     Args:
@@ -203,7 +203,7 @@ class MultiViewModel(comfy.model_base.BaseModel):
     """What a sampler of core talks to."""
 
     def __init__(self, model_config, device=None):
-        super().__init__(model_config, device=device, unet_model=MultiViewUNet)
+        super().__init__(model_config, device=device, unet_model=CoreMultiViewUNet)
         self.ip_weight = model_config.ip_weight
         if self.diffusion_model.has_image:  # core counts the latent's frames, not the hidden one
             self.memory_usage_factor *= (VIEWS + 1) / VIEWS
