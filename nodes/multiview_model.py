@@ -107,14 +107,14 @@ class CoreMultiViewUNet(UNetModel):
     def _forward(
         self,
         x,
-        timesteps=None,
-        context=None,
-        y=None,
-        control=None,
+        timesteps: Any = None,
+        context: Any = None,
+        y: Any = None,
+        control: Any = None,
         transformer_options={},  # noqa: B006  core's signature
-        reference_latents=None,
-        image_tokens=None,
-        ip_strength=None,
+        reference_latents: Any = None,
+        image_tokens: Any = None,
+        ip_strength: Any = None,
         **kwargs,
     ):
         if not self.has_image:

@@ -46,5 +46,5 @@ def camera_poses(cameras: dict, elevation: float) -> tuple[Tensor, float]:
             f"Four cameras or none are needed, missing: {', '.join(missing)}. Connect them, or "
             "take all off and set the elevation."
         )
-    read = [read_camera(camera) for camera in given]
+    read = [read_camera(camera) for camera in given if camera is not None]
     return torch.stack([camera.c2w for camera in read]), common_fov(read)
