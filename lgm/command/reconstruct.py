@@ -86,7 +86,8 @@ def add_reconstruct(commands: argparse._SubParsersAction) -> None:
         "--matte",
         choices=("auto", "none", "rembg"),
         default="auto",
-        help="background removal: auto keeps alpha, else removes a flat background",
+        help="background removal: auto keeps alpha, else removes a flat background, else asks "
+        "rembg if it is ready",
     )
     command.add_argument(
         "--fit",
