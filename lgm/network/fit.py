@@ -20,12 +20,12 @@ from ..machine.interrupt import Progress, between_steps, report, working
 from ..render import Backend, render
 
 STEPS = 10
-# Of Adam's first step: world units, logits, logarithms, quaternions of length 1, 0..1. They fall to
-# nothing, which does other sides less harm.
+# Of Adam's first step: world units, logits, logarithms, quaternions of length 1, 0..1. The
+# rates decay to 0, which changes unseen sides less.
 RATES = {"positions": 5e-4, "opacities": 0.1, "scales": 0.04, "rotations": 0.02, "colors": 0.01}
 BETAS = (0.8, 0.9)  # ten steps are too few for longer means
 FAINTEST = 1 / 255  # no renderer draws less, so nothing pulls at it
-SURE = 1e-4  # opacities stay so far from 0 and 1, where logits end
+OPACITY_MARGIN = 1e-4  # keeps logits finite
 
 
 def fit_to_pictures(
@@ -89,7 +89,7 @@ def _fit(
     start = splat.select(drawn)
     learned = {
         "positions": start.positions,
-        "opacities": start.opacities.clamp(SURE, 1 - SURE).logit(),
+        "opacities": start.opacities.clamp(OPACITY_MARGIN, 1 - OPACITY_MARGIN).logit(),
         "scales": start.scales.log(),
         "rotations": start.rotations,
         "colors": start.colors,

@@ -32,7 +32,7 @@ def framing(c2w: Tensor, fovy: float) -> Tensor:
         )
     distances = camera_distances(c2w)
     (low, high), nearest, farthest = DISTANCES, float(distances.amin()), float(distances.amax())
-    if not (low <= nearest and farthest <= high):
+    if not (low - EXACT <= nearest and farthest <= high + EXACT):
         wrong = nearest if nearest < low else farthest
         raise ValueError(
             f"The cameras need to stand {low:g} to {high:g} from the origin, where the object is, "
