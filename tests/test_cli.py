@@ -25,7 +25,7 @@ from lgm import mesh
 from lgm.command import main as cli
 from lgm.command import reconstruct, results
 from lgm.command.options import SPLAT_SUFFIXES
-from lgm.command.outputs import staged_folder
+from lgm.io.outputs import staged_folder
 from lgm.pictures import encode
 from lgm.pictures import views as view_files
 from lgm.releases import download
@@ -279,7 +279,7 @@ def test_the_installed_entry_reports_its_status():
 @pytest.mark.parametrize("command", cli.DELEGATED)
 def test_delegated_commands_parse_their_own_options(monkeypatch, command):
     seen = []
-    module = importlib.import_module(f"lgm.training.{command}")
+    module = importlib.import_module(f"lgm.command.{command}")
     monkeypatch.setattr(module, "main", lambda argv: seen.append(argv))
     assert lgm_command(command, "--steps", "3", "--debug") == 0
     assert seen == [["--steps", "3"]]

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from tqdm import tqdm
 
-from ..command.outputs import staged_folder
+from ..io.outputs import staged_folder
 from .evaluation_set import heldout, save_set
 from .packs.mesh import Mesh
 from .packs.obj import SourceMesh, read_obj

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from lgm.cameras import input_poses, orbit_poses
+from lgm.command.train import main
 from lgm.network.inputs import IMAGENET_MEAN, IMAGENET_STD, seen_pictures
 from lgm.training.batches.rendered import (
     ShardBatches,
@@ -24,7 +25,6 @@ from lgm.training.procedural.objects import procedural_objects
 from lgm.training.recipe import RECIPES
 from lgm.training.renders.shard_writer import ShardWriter
 from lgm.training.renders.shards import Shards
-from lgm.training.train import main
 
 CPU = torch.device("cpu")
 RING, ALL = 6, 10

@@ -18,7 +18,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from lgm.cameras import FOVY, input_poses, world_to_camera
-from lgm.training import dataset, evaluation_set, furniture
+from lgm.command import dataset
+from lgm.training import evaluation_set, furniture
 from lgm.training.evaluation_set import (
     EVALUATION_VIEW_COUNT,
     read_depths,

@@ -15,12 +15,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..command.options import Parser, pick_device, whole_number
-from ..command.outputs import check_writable, staged_folder
-from .furniture import build_furniture, furniture_objects
-from .packs.packing import folder_objects, summary, write_pack
-from .packs.read import find_meshes
-from .renders.rendering import (
+from ..io.outputs import check_writable, staged_folder
+from ..training.furniture import build_furniture, furniture_objects
+from ..training.packs.packing import folder_objects, summary, write_pack
+from ..training.packs.read import find_meshes
+from ..training.renders.rendering import (
     Rendered,
     Settings,
     in_order,
@@ -28,9 +27,10 @@ from .renders.rendering import (
     mesh_renderer,
     procedural_renderer,
 )
-from .renders.shard_writer import ShardWriter
-from .renders.shards import INDEX, Shards
-from .renders.sources import LAYOUTS, check_renders, find_renders, render_reader
+from ..training.renders.shard_writer import ShardWriter
+from ..training.renders.shards import INDEX, Shards
+from ..training.renders.sources import LAYOUTS, check_renders, find_renders, render_reader
+from .options import Parser, pick_device, whole_number
 
 FAILURES = "failures.txt"
 PACK = "meshes.safetensors"
