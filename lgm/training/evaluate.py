@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -178,8 +179,9 @@ def hull_splats(views: Tensor, c2w: Tensor, resolution: int = 128) -> Gaussians:
     shell = ((inside > 0) & (eroded == 0)).flatten().nonzero()[:, 0]
     blurred = F.avg_pool3d(inside, 5, 1, 2, count_include_pad=True)[0, 0]
     normals = F.normalize(-torch.stack(torch.gradient(blurred), dim=-1).view(-1, 3)[shell], dim=-1)
-    halves = [F.avg_pool2d(x, 2)[None] for x in (colors, alphas)]  # enough to tell near from far
-    near = visual_hull(*halves, poses[None], tangent[None]).near[0]
+    # Half the size is enough to tell near from far.
+    small_colors, small_alphas = (F.avg_pool2d(x, 2)[None] for x in (colors, alphas))
+    near = visual_hull(small_colors, small_alphas, poses[None], tangent[None]).near[0]
     seen = (local[:, shell, 2] < sample(near, shell)[:, 0] + 2.5 * 2 / resolution).float()
     facing = (normals @ poses[:, :3, 2].T).T.clamp(min=0)  # [V, points]
     weights = seen * facing + 1e-3 * facing + 1e-6
@@ -198,7 +200,7 @@ def hull(views: Tensor, c2w: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor]:
     return draw(hull_splats(views, c2w), c2w[VIEW_COUNT:], views.shape[-1])
 
 
-def true_depth(views: Tensor, c2w: Tensor, depths: Tensor | None) -> tuple[Tensor, Tensor]:
+def true_depth(views: Tensor, c2w: Tensor, depths: Tensor) -> tuple[Tensor, Tensor]:
     """An upper bound for pixel-aligned methods: the inputs' pixels as Gaussians at their true
     depth. Surfaces that no input shows stay empty.
     """
@@ -224,7 +226,7 @@ def evaluate(
     data: EvaluationSet,
     methods: dict[str, Callable],
     pictures: dict[int, list[Tensor]] | None = None,
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     """One row per object and method."""
     rows = []
     for index, (name, tier) in enumerate(zip(data.names, data.tiers, strict=True)):
@@ -245,7 +247,7 @@ def _bytes(images: Tensor) -> Tensor:
     return (images.clamp(0, 1) * 255).round().byte()
 
 
-def summarize(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+def summarize(rows: list[dict[str, Any]]) -> list[dict[str, object]]:
     """Mean, median and worst tenth of PSNR, and means of the other figures, per tier and method."""
     table = []
     for tier in sorted({row["tier"] for row in rows}):

@@ -107,8 +107,8 @@ def _deb_files(path: Path) -> Iterator[tuple[str, bytes]]:
         if name.startswith("data.tar"):
             with tarfile.open(fileobj=io.BytesIO(data[offset + 60 : offset + 60 + size])) as tar:
                 for member in tar:
-                    if member.isfile():
-                        yield member.name, tar.extractfile(member).read()
+                    if member.isfile() and (file := tar.extractfile(member)):
+                        yield member.name, file.read()
         offset += 60 + size + size % 2
 
 
@@ -179,24 +179,25 @@ def evaluation_items(
     for seed in range(first, first + min(count, counts["t0"])):
         soup = build_procedural([draw_parameters(seed)])
         yield soup, {"name": f"procedural/{seed}", "tier": "t0", "license": "CC0-1.0"}
-    for tier in ("t1", "t2") if pack else ():
-        indices = pack.split_indices(tier)
-        for position in (
-            np.linspace(0, len(indices) - 1, min(counts[tier], len(indices))).round().astype(int)
-        ):
-            index = indices[position]
-            entry = pack.entries[index]
-            yield (
-                pack.soup([index]),
-                {"name": entry["name"], "tier": tier, "license": entry["license"]},
-            )
+    if pack:
+        for tier in ("t1", "t2"):
+            indices = pack.split_indices(tier)
+            chosen = np.linspace(0, len(indices) - 1, min(counts[tier], len(indices)))
+            for position in chosen.round().astype(int):
+                index = indices[position]
+                entry = pack.entries[index]
+                yield (
+                    pack.soup([index]),
+                    {"name": entry["name"], "tier": tier, "license": entry["license"]},
+                )
     licenses = {model["name"]: model["license"] for model in lists["t3"]}
-    for path in find_models(objects)[: counts["t3"]] if objects else ():
-        name = path.relative_to(objects).parts[0] if path.parent != objects else path.stem
-        yield (
-            read_model(path).soup(),
-            {"name": name, "tier": "t3", "license": licenses.get(name, "unknown")},
-        )
+    if objects:
+        for path in find_models(objects)[: counts["t3"]]:
+            name = path.relative_to(objects).parts[0] if path.parent != objects else path.stem
+            yield (
+                read_model(path).soup(),
+                {"name": name, "tier": "t3", "license": licenses.get(name, "unknown")},
+            )
 
 
 def build_furniture(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -162,7 +163,7 @@ def _check(recipe: Recipe) -> None:
         raise ValueError(f"optimizer is one of {', '.join(OPTIMIZERS)}, got {recipe.optimizer!r}.")
 
 
-def _is_like(value: object, example: object) -> bool:
+def _is_like(value: Any, example: object) -> bool:
     """Whether a JSON value has the type of `example`."""
     if isinstance(example, tuple):
         return (

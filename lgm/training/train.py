@@ -48,6 +48,7 @@ def train(arguments: argparse.Namespace) -> Path:
 
     state = PartialState(cpu=not torch.cuda.is_available())
     device = state.device
+    assert device is not None  # Accelerate has set it
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())
     torch.manual_seed(arguments.seed)  # the same initial weights everywhere

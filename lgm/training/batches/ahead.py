@@ -49,6 +49,7 @@ class ScenesAhead:
         scenes = self.pending[1].result()
         self.pending = (following, self.executor.submit(self._make_aside, following))
         current = torch.cuda.current_stream(self.device)
+        assert scenes.ready is not None  # `_make_aside` made them
         current.wait_event(scenes.ready)
         renders = scenes.renders
         for tensor in (scenes.c2w, renders.images, renders.alphas, renders.depths):

@@ -53,6 +53,7 @@ class Batch:
         """The true surface points [B, N, 3] of the Gaussians' pixels, and weights [B, N, 1]: 1
         where the point is known, else 0.
         """
+        assert self.depths is not None  # `loss_terms` asks for no surface without
         maps = self.trusted.shape[1]
         size = int((gaussian_count // maps) ** 0.5)
         factor = self.masks.shape[-1] // size

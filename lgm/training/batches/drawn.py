@@ -24,7 +24,7 @@ from ...network.presets import POLES, PRESETS, VIEW_COUNT
 from ...network.views import polar_poses
 from ..packs.pack import Augmentation as MeshAugmentation
 from ..packs.pack import MeshPack
-from ..procedural.objects import build, draw_parameters, random_lights
+from ..procedural.objects import ProceduralObject, build, draw_parameters, random_lights
 from ..rasterize import Lights, Renders, TriangleSoup, rasterize
 from ..recipe import Recipe, input_azimuths, input_count
 from .ahead import Scenes, ScenesAhead, Start
@@ -133,9 +133,10 @@ class BatchMaker:
         self.pack = MeshPack.joined(loaded) if loaded else None
         self.indices = self.pack.train_indices if self.pack else []
         self.mesh_counts = [count for pack in loaded if (count := len(pack.train_indices))]
-        self.draws: Iterator[object] | None = None
+        self.draws: Iterator[int | ProceduralObject] = iter(())
         self.next_draw = (-1, -1)  # stage and number of the sample that `draws` gives next
-        self.scenes, self.made = None, (-1, -1)  # stage and first sample of what is made
+        self.scenes: Scenes | None = None
+        self.made = (-1, -1)  # stage and first sample of what is made
         self.steps_per_group = recipe.batches_per_group if device.type == "cuda" else 1
         self.ahead = ScenesAhead(self._make_scenes, device)
 
@@ -159,6 +160,7 @@ class BatchMaker:
         plan = Augmentation.draw(generator, share, self.recipe, inputs, progress)
         return [
             self._batch(
+                self.scenes,
                 stage,
                 slice(start + i * share.batch, start + (i + 1) * share.batch),
                 plan.part(i * share.batch, (i + 1) * share.batch).to(self.device),
@@ -195,7 +197,7 @@ class BatchMaker:
         if procedural:
             textures = self.pack.atlas if self.pack else None
             soups.append(build(procedural, self.device, textures=textures))
-        if meshes:
+        if self.pack is not None and meshes:
             rngs = [
                 np.random.default_rng([self.seed, number])
                 for number, is_made in zip(numbers, made, strict=True)
@@ -206,8 +208,9 @@ class BatchMaker:
                 for mesh, rng in zip(meshes, rngs, strict=True)
             ]
             soups.append(self.pack.soup(meshes, join(changes)))
+        entries = self.pack.entries if self.pack is not None else []
         names = [
-            self.pack.entries[self.indices[record]]["name"] if isinstance(record, int)
+            entries[self.indices[record]]["name"] if isinstance(record, int)
             else f"procedural object {number}"
             for record, number in zip(drawn, numbers, strict=True)
         ]  # fmt: skip
@@ -277,9 +280,9 @@ class BatchMaker:
         return batches
 
     @torch.no_grad()
-    def _batch(self, stage: int, part: slice, plan: Augmentation) -> Batch:
+    def _batch(self, scenes: Scenes, stage: int, part: slice, plan: Augmentation) -> Batch:
         recipe, inputs = self.recipe, plan.inputs
-        c2w, renders = self.scenes.c2w[part], self.scenes.renders
+        c2w, renders = scenes.c2w[part], scenes.renders
         images, masks, depths = renders.images[part], renders.alphas[part], renders.depths[part]
         views, silhouettes = (
             F.interpolate(
@@ -295,7 +298,7 @@ class BatchMaker:
         if PRESETS[recipe.preset].poles:
             trusted = torch.cat([trusted, trusted.new_ones(len(trusted), POLES)], dim=1)
         poses = jitter(c2w[:, :inputs], plan.angles, plan.jittered)
-        names = self.scenes.names[part]
+        names = scenes.names[part]
         return Batch(
             network_inputs(views, poses), alphas, c2w, images, masks, depths, trusted, names,
             plan.uncorrected,

@@ -183,7 +183,7 @@ class Items(torch.utils.data.IterableDataset):
     def __iter__(self) -> Iterator[Item]:
         worker = torch.utils.data.get_worker_info()
         first, step = (worker.id, worker.num_workers) if worker else (0, 1)
-        ordered_epoch, order = -1, None
+        ordered_epoch, order = -1, np.empty(0, int)
         for number in islice(self.numbers, first, None, step):  # workers take turns
             epoch, position = divmod(number, len(self.indices))
             if epoch != ordered_epoch:
@@ -220,7 +220,7 @@ class ShardBatches:
             workers,
         )
         self.rank, self.world = rank, world
-        self.items: Iterator[list[Item]] | None = None
+        self.items: Iterator[Item] = iter(())
         self.next_item: tuple[int, int, bool] | None = None
 
     def batches(self, first: int, stage: int, progress: float) -> list[Batch]:

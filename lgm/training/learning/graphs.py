@@ -67,7 +67,7 @@ class _Replay(torch.autograd.Function):
         return recording.output.detach()
 
     @staticmethod
-    def backward(ctx, gradient: Tensor):
+    def backward(ctx, gradient: Tensor):  # ty: ignore[incompatible-method-override]
         ctx.recording.gradient.copy_(gradient)
         ctx.recording.backward.replay()
         return None, None, None
@@ -93,7 +93,7 @@ def graph_networks(run: Run, be_quiet: Callable[[], None]) -> None:
 
 def _graphed(
     run: Run, plain: Callable[[Tensor], Tensor], correct: bool, be_quiet: Callable[[], None]
-) -> Callable[[Tensor], Tensor]:
+) -> Callable[..., Tensor]:
     recorded: dict[tuple[int, ...], _Recording] = {}
     # What has no gradient of its own asks autograd for none, nor for the backward pass.
     anchor = torch.zeros((), device=run.parameters[0].device, requires_grad=True)

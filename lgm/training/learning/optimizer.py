@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
@@ -34,7 +36,10 @@ def make_optimizer(groups: list[dict], recipe: Recipe) -> torch.optim.Optimizer:
     Raises:
         ValueError: the 8-bit versions need bitsandbytes, which is missing.
     """
-    settings = {"lr": recipe.learning_rate, "betas": (recipe.beta1[0], recipe.beta2)}
+    settings: dict[str, Any] = {
+        "lr": recipe.learning_rate,
+        "betas": (recipe.beta1[0], recipe.beta2),
+    }
     if recipe.optimizer == "adamw":
         first = groups[0]["params"][0]
         # The fused CPU kernel doesn't take sharded parameters.
@@ -57,8 +62,9 @@ def make_optimizer(groups: list[dict], recipe: Recipe) -> torch.optim.Optimizer:
 def load_8bit_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
     """Restore the state of a bitsandbytes optimizer; paged moments go back to paged memory."""
     optimizer.load_state_dict(state)
+    new_buffer = optimizer.get_state_buffer  # ty: ignore[missing-attribute]
     moments = [
-        (values, name, optimizer.get_state_buffer(parameter, dtype=values[name].dtype))
+        (values, name, new_buffer(parameter, dtype=values[name].dtype))
         for parameter, values in optimizer.state.items()
         for name in ("state1", "state2")
     ]

@@ -59,9 +59,13 @@ def average_gradients(parameters: list[Tensor]) -> None:
     """
     if world() == 1:
         return
-    flat = torch.cat([p.grad.flatten() for p in parameters])
+    gradients = []
+    for parameter in parameters:
+        assert parameter.grad is not None  # CUDA graphs keep them all
+        gradients.append(parameter.grad)
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
     dist.all_reduce(flat)
     flat /= world()
-    parts = flat.split([p.numel() for p in parameters])
-    for parameter, part in zip(parameters, parts, strict=True):
-        parameter.grad.copy_(part.view_as(parameter))
+    parts = flat.split([gradient.numel() for gradient in gradients])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view_as(gradient))

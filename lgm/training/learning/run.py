@@ -8,7 +8,7 @@ number of processes.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -96,7 +96,8 @@ class Run:
         accidental overflow costs one step, not the run.
         """
         if self.guarded:  # Python need not wait for the number
-            self.optimizer.found_inf = (~norm.isfinite()).to(norm.dtype)
+            found_inf = (~norm.isfinite()).to(norm.dtype)
+            self.optimizer.found_inf = found_inf  # ty: ignore[missing-attribute]
         if self.guarded or norm.isfinite():
             self.optimizer.step()
         self.step += 1
@@ -190,7 +191,7 @@ class Run:
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         return get_optimizer_state_dict(self.network, self.optimizer, options=options)
 
-    def export(self, path: Path, note: dict[str, object]) -> None:
+    def export(self, path: Path, note: Mapping[str, object]) -> None:
         """Write the averaged weights as an fp16 model file. Collective: call it on every rank."""
         with self.averaged():
             weights = self.weights()

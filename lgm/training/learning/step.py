@@ -45,11 +45,15 @@ def loss_terms(
         ("ssim", recipe.ssim_weight, lambda: 1 - ssim(images, target).mean()),
         ("edge", recipe.edge_weight, lambda: edge_loss(images, target)),
         ("lpips", recipe.lpips_weight * use_lpips,
-         lambda: lpips(images.flatten(0, 1), target.flatten(0, 1))),
+         lambda: lpips(  # ty: ignore[not-callable]
+             images.flatten(0, 1), target.flatten(0, 1))),
         ("surface", surface_weight * has_depths,
          lambda: surface_loss(gaussians.positions, *all_views.surface(gaussians.count))),
         ("depth", recipe.depth_weight * has_depths,
-         lambda: depth_loss(output.depths, output.alphas, batch.depths, batch.masks)),
+         lambda: depth_loss(
+             output.depths, output.alphas,
+             batch.depths,  # ty: ignore[invalid-argument-type]
+             batch.masks)),
     )  # fmt: skip
     terms = {"rgb": (images - target).square().mean()}  # always, for the log
     total = recipe.rgb_weight * terms["rgb"]
@@ -148,9 +152,8 @@ def refuse_bad_items(run: Run, batches: list[Batch], losses: list[Tensor]) -> No
         for batch, loss in zip(batches, losses, strict=True)
         if not loss.isfinite()
     ]
-    everywhere = [bad]
+    everywhere = [bad] * world()
     if dist.is_initialized():
-        everywhere = [None] * world()
         dist.all_gather_object(everywhere, bad)
     found = [names for process in everywhere for names in process]
     if found:

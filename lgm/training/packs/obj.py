@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -37,8 +38,9 @@ class SourceMesh:
 
 def read_mtl(text: str) -> dict[str, Material]:
     """Diffuse color, diffuse texture and opacity of every material."""
-    materials: dict[str, dict] = {}
-    current: dict = {}
+    materials: dict[str, dict[str, Any]] = {}
+    current: dict[str, Any] = {}
+    usual: dict[str, Any] = {"color": (0.8, 0.8, 0.8)}
     for line in text.splitlines():
         key, _, value = line.strip().partition(" ")
         value = value.strip()
@@ -50,7 +52,7 @@ def read_mtl(text: str) -> dict[str, Material]:
             current["opacity"] = float(value.split()[-1])
         elif key == "map_Kd" and not value.startswith("-"):
             current["texture"] = value
-    return {name: Material(**{"color": (0.8,) * 3, **m}) for name, m in materials.items()}
+    return {name: Material(**(usual | m)) for name, m in materials.items()}
 
 
 def read_obj(text: str, read_text: Callable[[str], str]) -> SourceMesh:

@@ -71,8 +71,8 @@ def read_source(path: Path) -> tuple[SourceMesh, dict[str, tuple[np.ndarray, flo
     textures: dict[str, tuple[np.ndarray, float]] = {}
     base = 0
     for node in scene.graph.nodes_geometry:
-        transform, name = scene.graph[node]
-        part = scene.geometry[name]
+        transform, key = scene.graph[node]
+        part, name = scene.geometry[key], str(key)
         if not isinstance(part, trimesh.Trimesh) or not len(part.faces):
             continue
         coordinates = getattr(part.visual, "uv", None)

@@ -69,7 +69,7 @@ def crease_normals(
     summed = np.stack(
         [np.bincount(corner, weight * normals[neighbor, k], faces.size) for k in range(3)], axis=1
     )
-    summed /= np.maximum(np.linalg.norm(summed, axis=1, keepdims=True), 1e-20)
+    summed = summed / np.maximum(np.linalg.norm(summed, axis=1, keepdims=True), 1e-20)
     return summed.reshape(-1, 3, 3)
 
 
@@ -147,7 +147,7 @@ def _transfer_uvs(
 ) -> np.ndarray:
     """Corner uvs for the simplified triangles: each takes one chart of the old surface and looks
     its corners up there."""
-    from scipy.spatial import cKDTree
+    from scipy.spatial import cKDTree  # ty: ignore[missing-module-member]
 
     charts = _charts(triangles, uvs)
     old = points[triangles]

@@ -29,7 +29,7 @@ def to_mesh(source: SourceMesh, textures: dict[str, tuple[np.ndarray, float]]) -
     used, faces = np.unique(source.faces, return_inverse=True)
     faces = faces.reshape(-1, 3)
     vertices = source.vertices[used]
-    has_uv = np.isfinite(source.uvs).all(axis=(1, 2))
+    has_uv = np.all(np.isfinite(source.uvs), axis=(1, 2))
     slots: dict[tuple, int] = {}
     images: dict[str, int] = {}
     slot_of: dict[tuple[int, bool], int] = {}

@@ -362,7 +362,9 @@ def paint(
         part = (looks == look).nonzero()[:, 0].to(grids.device)
         some = surface.subset(part)
         colors[part] = (
-            _images(some, images) if look == len(FAMILIES) else _PATTERNS[FAMILIES[look]](some)
+            _images(some, images)
+            if images is not None and look == len(FAMILIES)
+            else _PATTERNS[FAMILIES[look]](some)
         )
     colors = _weather(surface, _label(surface, colors))
     return (colors.clamp(0, 1) * 255).round().byte().permute(0, 3, 1, 2)

@@ -58,7 +58,8 @@ def draw_parameters(seed: int) -> ProceduralObject:
     materials = sketch.materials[: len(grids)]
     return ProceduralObject(
         grids=grids,
-        bumps=np.array(sketch.bumps[: len(grids)], dtype=np.float32) / np.float32([half, 1 / half]),
+        bumps=np.array(sketch.bumps[: len(grids)], dtype=np.float32)
+        / np.array([half, 1 / half], dtype=np.float32),
         families=np.array([m.family for m in materials]),
         palettes=np.stack([m.palette for m in materials]).astype(np.float32),
         parameters=np.stack([m.parameters for m in materials]).astype(np.float32),

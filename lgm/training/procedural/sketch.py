@@ -43,7 +43,7 @@ class Sketch:
     grids: list[np.ndarray] = field(default_factory=list)
     materials: list[Material] = field(default_factory=list)
     bumps: list[tuple[float, float]] = field(default_factory=list)
-    colors: np.ndarray = None
+    colors: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
         self.colors = scheme(self.rng)

@@ -289,7 +289,9 @@ def draw(objects: Sequence[tuple[Silhouettes, float]]) -> Image.Image:
         text = f"{verdict}: {found:.0%} of the outlines of {views.name}"
         pen.text((4, top + 3), text.encode("ascii", "replace").decode(), "black")
         for column, view in enumerate(spread(len(views.c2w), SHOWN)):
-            tile = Image.fromarray(_tile(views, view)).resize((TILE, TILE), Image.NEAREST)
+            tile = Image.fromarray(_tile(views, view)).resize(
+                (TILE, TILE), Image.Resampling.NEAREST
+            )
             picture.paste(tile, (column * TILE, top + GAP))
     return picture
 
@@ -303,6 +305,6 @@ def _tile(views: Silhouettes, view: int) -> np.ndarray:
     shown = views.touched[view][lines][:, lines].numpy()
     return np.select(
         [(shown & hull)[..., None], shown[..., None], hull[..., None]],
-        [np.uint8([150, 150, 150]), np.uint8([240, 120, 0]), np.uint8([60, 110, 240])],
-        np.uint8([255, 255, 255]),
+        list(np.array([[150, 150, 150], [240, 120, 0], [60, 110, 240]], np.uint8)),
+        np.array([255, 255, 255], np.uint8),
     )

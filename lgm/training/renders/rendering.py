@@ -15,7 +15,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -139,7 +139,7 @@ def _y_up(vectors: Tensor) -> Tensor:
 
 def in_order(
     function: Callable[[str], Rendered], names: Iterable[str], workers: int
-) -> Iterator[Rendered]:
+) -> Generator[Rendered, None, None]:
     """Results of `function` for every name, in order, computed by several processes.
 
     Raises:
@@ -176,7 +176,9 @@ def _begin_worker() -> None:
 
 def _end_with_parent() -> None:
     """End this worker when the main process was killed; else it would wait forever."""
-    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # this is a worker
+    multiprocessing.connection.wait([parent.sentinel])
     os._exit(1)
 
 

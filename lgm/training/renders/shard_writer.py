@@ -203,11 +203,13 @@ class ShardWriter:
         return key
 
     def _finish_if_full(self) -> None:
+        assert self._file is not None  # a shard is begun
         objects, size = self.limits
         if len(self.samples) - self._first >= objects or self._file.tell() >= size:
             self._finish_shard()
 
     def _finish_shard(self) -> None:
+        assert self._file is not None  # a shard is begun
         partial, end = self._path.with_suffix(".partial"), bytes(2 * BLOCK)
         if len(self.samples) == self._first:  # nothing whole was in it
             self._file.close()

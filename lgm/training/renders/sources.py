@@ -270,6 +270,7 @@ def check_renders(
     for name in (names[i] for i in spread(len(names), count)):
         rendered = read(name)
         if not rendered.failure:
+            assert rendered.c2w is not None  # it did not fail
             ids = spread(len(rendered.pictures), VIEWS)
             images = torch.stack([decode_picture(rendered.pictures[i]) for i in ids])
             found.append(Views(rendered.name, images, rendered.c2w[ids], rendered.fovy, tuple(ids)))
