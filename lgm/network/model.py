@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +35,19 @@ from .views import cameras_from_rays
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Runner:
+    """How training runs the layers of an LGM: see `run_by`."""
+
+    features: Callable[[Tensor], Tensor]
+    corrections: Callable[[Tensor], Tensor]
+
+
+def run_by(model: LGM, runner: Runner) -> None:
+    """Let `LGM.features` and `LGM.corrections` call these from now on."""
+    model.runner = runner
+
+
 class LGM(nn.Module):
     """The network. Its state dict has exactly the keys and shapes of the released files."""
 
@@ -47,6 +61,8 @@ class LGM(nn.Module):
         """The legacy weights learned quaternions of almost no length, drawn as no rotation at all.
         """
 
+        self.runner: Runner | None = None
+        """Who calculates the layers; None: this model itself. Training sets it by `run_by`."""
         self.precision: torch.dtype | None = None
         """What the layers calculate in; None: what their weights are stored in."""
         self.fast = True
@@ -64,6 +80,8 @@ class LGM(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Raw channels before activation, float32 [B, 4, 14, h, w], from [B, 4, C, S, S]."""
+        if self.runner is not None:
+            return self.runner.features(x)
         batch, x = x.shape[:2], x.flatten(0, 1)  # B, V
         dtype = self.compute_dtype(x.device)
         weight = self.conv.weight
@@ -77,6 +95,8 @@ class LGM(nn.Module):
 
     def corrections(self, x: Tensor) -> Tensor:
         """What to add to `features`, float32 [B, V, 14, h, w], from [B, V, C, h, w]."""
+        if self.runner is not None:
+            return self.runner.corrections(x)
         dtype = self.compute_dtype(x.device)
         flat = x.flatten(0, 1).to(dtype, memory_format=torch.channels_last)
         return self.corrector(flat, x.shape[1]).float().unflatten(0, x.shape[:2])
