@@ -11,7 +11,7 @@ from lgm.network.hull import guide_inputs, pole_pictures, visual_hull
 from lgm.network.inputs import network_inputs
 from lgm.network.views import cameras_from_rays, polar_poses
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 FIELDS = ("positions", "opacities", "scales", "rotations", "colors")
 
 
