@@ -23,7 +23,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from lgm.training import dataset
+from lgm.command import dataset
 from lgm.training.renders.shards import Shards
 
 ITEM_VIEWS = 8

@@ -94,8 +94,8 @@ def arc(start: Tensor, end: Tensor, frames: int, target: Vector = ORIGIN) -> Ten
         if _is_vertical(pole) and not _is_vertical(onwards):
             ups[frame] = -pole[1].sign() * level
     poses = _look_at(positions, target, ups)
-    rests = poses[[0, -1], :3, :3].mT @ ends[:, :3, :3]
-    slerp = Slerp([0, 1], Rotation.from_matrix(rests.numpy()))
+    residues = poses[[0, -1], :3, :3].mT @ ends[:, :3, :3]
+    slerp = Slerp([0, 1], Rotation.from_matrix(residues.numpy()))
     poses[:, :3, :3] = poses[:, :3, :3] @ torch.from_numpy(slerp(t.numpy()).as_matrix())
     return poses.float()
 

@@ -18,7 +18,9 @@ from .machine.constants import constant
 
 FOVY = 49.1  # degrees, of every official render
 RADIUS = 1.5  # world units from the origin
-INPUT_AZIMUTHS = (0.0, 90.0, 180.0, 270.0)  # the object's own front, left, back, right
+SIDE_AT = {0: "front", 90: "left", 180: "back", 270: "right"}
+"""The model's input views, in order: azimuth in degrees -> the object's own side that it shows."""
+INPUT_AZIMUTHS = tuple(map(float, SIDE_AT))
 
 
 def orbit_poses(

@@ -15,13 +15,7 @@ from .cameras import input_poses
 from .gaussians import Gaussians
 from .multiview.sampling import STEPS, OnStep
 from .network.presets import ROUNDS
-from .pictures.matte import (
-    Matte,
-    check_matte,
-    load_views,
-    object_pictures,
-    views_on_white,
-)
+from .pictures.matte import Matte, check_matte, load_views, object_pictures, views_on_white
 
 if TYPE_CHECKING:
     from .multiview import MultiViewPipeline

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import folder_paths
 import torch
@@ -30,12 +31,15 @@ from .border.pictures import (
 )
 from .sampling_preview import SHEET, rough_views
 
+if TYPE_CHECKING:
+    from ..lgm.multiview import MultiViewPipeline
+
 DIFFUSERS = "diffusers"  # key in folder_paths
 AUTO = "auto"
 CUT_OUTS = ("auto", "rembg", "none")
 WORKING_BYTES = 3 << 29  # beside the weights of a component; estimated
 
-_kept: dict[tuple, object] = {}  # the last pipeline, which takes seconds to load
+_kept: dict[tuple, MultiViewPipeline] = {}  # the last pipeline, which takes seconds to load
 
 
 class MultiViewDiffusion(io.ComfyNode):
@@ -223,7 +227,7 @@ def model_folder(node: type, model: str, if_missing: str, with_image: bool) -> P
         return fetch(node, missing.name, what, places()[0])
 
 
-def pipeline_of(folder: Path):
+def pipeline_of(folder: Path) -> MultiViewPipeline:
     """The pipeline in a folder; the last one stays in memory, beside the graphics card."""
     device = host.management.get_torch_device()
     dtype = torch.float16 if host.management.should_use_fp16(device) else torch.float32
@@ -240,7 +244,7 @@ def pipeline_of(folder: Path):
 
 
 @functools.cache
-def managed_pipeline() -> type:
+def managed_pipeline() -> type[MultiViewPipeline]:
     """The library's pipeline, asking ComfyUI for room before a component needs it.
 
     Raises:

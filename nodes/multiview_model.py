@@ -77,7 +77,7 @@ class ImageAttention(attention.CrossAttention):
         return self.to_out(text + attend(self.to_k_ip(picture.tokens), values))
 
 
-class MultiViewUNet(UNetModel):
+class CoreMultiViewUNet(UNetModel):
     """Core's U-Net over all views of an object at once.
 
     Args:
@@ -107,14 +107,14 @@ class MultiViewUNet(UNetModel):
     def _forward(
         self,
         x,
-        timesteps=None,
-        context=None,
-        y=None,
-        control=None,
+        timesteps: Any = None,
+        context: Any = None,
+        y: Any = None,
+        control: Any = None,
         transformer_options={},  # noqa: B006  core's signature
-        reference_latents=None,
-        image_tokens=None,
-        ip_strength=None,
+        reference_latents: Any = None,
+        image_tokens: Any = None,
+        ip_strength: Any = None,
         **kwargs,
     ):
         if not self.has_image:
@@ -203,7 +203,7 @@ class MultiViewModel(comfy.model_base.BaseModel):
     """What a sampler of core talks to."""
 
     def __init__(self, model_config, device=None):
-        super().__init__(model_config, device=device, unet_model=MultiViewUNet)
+        super().__init__(model_config, device=device, unet_model=CoreMultiViewUNet)
         self.ip_weight = model_config.ip_weight
         if self.diffusion_model.has_image:  # core counts the latent's frames, not the hidden one
             self.memory_usage_factor *= (VIEWS + 1) / VIEWS

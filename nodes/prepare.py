@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from comfy_api.latest import io
@@ -120,7 +121,7 @@ class PrepareImage(io.ComfyNode):
         return io.NodeOutput(host.outgoing(image), host.outgoing(cut[:, 3]))
 
 
-def cut_picture(rgba: Tensor, mask: Tensor | None, method: str) -> tuple[Tensor, matte.Way]:
+def cut_picture(rgba: Tensor, mask: Tensor | None, method: Any) -> tuple[Tensor, matte.Way]:
     """[4, H, W] with the background transparent, and what told it."""
     if method != AUTO_ELSE_NONE:
         return matte.cut_out(rgba, method, mask)

@@ -25,7 +25,7 @@ from lgm import mesh
 from lgm.command import main as cli
 from lgm.command import reconstruct, results
 from lgm.command.options import SPLAT_SUFFIXES
-from lgm.command.outputs import staged_folder
+from lgm.io.outputs import staged_folder
 from lgm.pictures import encode
 from lgm.pictures import views as view_files
 from lgm.releases import download
@@ -63,7 +63,7 @@ def model(monkeypatch):
     fake.reconstruct.return_value = shell()
     fake.fit.side_effect = lambda gaussians, *_, **__: gaussians
     fake.loaded = create_autospec(lgm.load_model, return_value=fake)
-    monkeypatch.setattr(lgm, "load_model", fake.loaded)
+    monkeypatch.setattr("lgm.command.options.load_model", fake.loaded)
     return fake
 
 
@@ -226,7 +226,7 @@ def test_every_failure_says_one_sentence(capsys, monkeypatch, error, words):
     def fail(options):
         raise error
 
-    monkeypatch.setattr(cli, "run_doctor", fail)
+    monkeypatch.setattr("lgm.command.doctor.run_doctor", fail)
     assert lgm_command("doctor") == (130 if "stopped" in words else 1)
     assert_one_line(capsys, *words)
 
@@ -279,7 +279,7 @@ def test_the_installed_entry_reports_its_status():
 @pytest.mark.parametrize("command", cli.DELEGATED)
 def test_delegated_commands_parse_their_own_options(monkeypatch, command):
     seen = []
-    module = importlib.import_module(f"lgm.training.{command}")
+    module = importlib.import_module(f"lgm.command.{command}")
     monkeypatch.setattr(module, "main", lambda argv: seen.append(argv))
     assert lgm_command(command, "--steps", "3", "--debug") == 0
     assert seen == [["--steps", "3"]]
@@ -371,7 +371,7 @@ def test_the_model_is_the_one_asked_for_where_it_was_asked_for(
 
 def test_demo_shows_the_object_that_is_asked_for(monkeypatch, tmp_path, model):
     demo = create_autospec(results.demo)
-    monkeypatch.setattr(results, "demo", demo)
+    monkeypatch.setattr("lgm.command.reconstruct.demo", demo)
     for name, options in ((reconstruct.DEMO_OBJECT, ()), ("avocado", ("--object", "avocado"))):
         assert lgm_command("demo", "--out", tmp_path / name, "--quiet", *options) == 0
         assert demo.call_args.args[:2] == (model, view_files.example_objects()[name])
@@ -414,7 +414,7 @@ MESHED = {"faces": 30_000, "texture_size": 1024, "resolution": 192, "views": 36,
 def test_options_of_mesh_are_those_of_extract(monkeypatch, tmp_path, splat, options, changes):
     made = create_autospec(mesh.Mesh, instance=True, face_count=1)
     extract = create_autospec(mesh.extract, return_value=made)
-    monkeypatch.setattr(mesh, "extract", extract)
+    monkeypatch.setattr("lgm.command.draw.extract", extract)
     out = tmp_path / "o.glb"
     for source, target in (((splat,), out), (("--folder", tmp_path), tmp_path / "all")):
         assert lgm_command("mesh", *source, "--out", target, *options) == 0
@@ -429,8 +429,8 @@ def test_options_of_mesh_are_those_of_extract(monkeypatch, tmp_path, splat, opti
 def test_options_of_download_say_what_and_where(monkeypatch, tmp_path, capsys):
     one = create_autospec(download.download, return_value=tmp_path / "x")
     native = create_autospec(download.download_native, return_value=[tmp_path / "y"])
-    monkeypatch.setattr(download, "download", one)
-    monkeypatch.setattr(download, "download_native", native)
+    monkeypatch.setattr("lgm.command.generate.download", one)
+    monkeypatch.setattr("lgm.command.generate.download_native", native)
     for options, called, place in (
         ((), one, None),
         (("--models-dir", tmp_path), one, tmp_path),
@@ -619,3 +619,19 @@ def test_mesh_needs_one_source(arguments, tmp_path, capsys):
         cli.main(["mesh", *arguments, "--out", str(tmp_path / "x.glb")])
     assert stopped.value.code == 2
     assert "splat file" in capsys.readouterr().err
+
+
+def test_a_mistake_in_our_own_imports_shows_its_traceback(monkeypatch, capsys):
+    """While a package that isn't installed is one line."""
+
+    def fail(options):
+        raise error
+
+    monkeypatch.setattr("lgm.command.doctor.run_doctor", fail)
+    error = ModuleNotFoundError("No module named 'not_here'", name="not_here.part")
+    assert cli.main(["doctor"]) == 1
+    assert "not_here" in capsys.readouterr().err
+    for name in ("lgm", "lgm.absent", "torch"):
+        error = ImportError("cannot import name 'x'", name=name)
+        with pytest.raises(ImportError):
+            cli.main(["doctor"])

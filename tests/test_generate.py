@@ -90,7 +90,7 @@ def fake_lgm(monkeypatch):
 
     fake.reconstruct.side_effect = reconstruct
     fake.loaded = create_autospec(lgm.load_model, return_value=fake)
-    monkeypatch.setattr(lgm, "load_model", fake.loaded)
+    monkeypatch.setattr("lgm.command.options.load_model", fake.loaded)
     return fake
 
 
@@ -419,7 +419,7 @@ def test_an_even_background_is_removed():
 def test_what_is_told_by_nothing_is_refused_or_asked_of_rembg(monkeypatch):
     noisy = torch.cat([torch.rand(3, 40, 40), torch.ones(1, 40, 40)])
     monkeypatch.setattr(matte, "rembg_is_ready", lambda: False)
-    with pytest.raises(ValueError, match="ask for rembg"):
+    with pytest.raises(ValueError, match="choose rembg"):
         object_picture(noisy)
     assert torch.equal(object_picture(noisy, matte="none"), noisy[:3])
 

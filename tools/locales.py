@@ -54,7 +54,7 @@ def main() -> None:
     # The pack is a package under its folder's name, and ComfyUI's part is played by a stand-in.
     sys.path[:0] = [str(ROOT / "tests" / "nodes" / "standin"), str(ROOT.parent)]
     package = importlib.import_module(ROOT.name)
-    importlib.import_module(f"{package.__name__}.nodes.host").register_model_folder()
+    importlib.import_module(f"{package.__name__}.nodes.border.host").register_model_folder()
     nodes = importlib.import_module(f"{package.__name__}.nodes").NODES
     texts = english([node.define_schema() for node in nodes])
     TARGET.parent.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .. import io
 from ..io.files import write_atomically
+from ..io.outputs import check_writable, staged_folder
 from ..mesh import METHODS, Mesh, extract
 from ..pictures import encode
 from ..render.turntable import turntable
@@ -21,7 +22,6 @@ from .options import (
     require_suffix,
     whole_number,
 )
-from .outputs import check_writable, staged_folder
 
 
 def add_render(commands: argparse._SubParsersAction) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from ..io.outputs import check_writable, staged_folder
 from ..multiview.sampling import STEPS, OnStep
 from ..pictures.matte import kept_backgrounds
 from ..pipeline import NEGATIVE_PROMPT, views_from
@@ -25,7 +26,6 @@ from .options import (
     progress,
     whole_number,
 )
-from .outputs import check_writable, staged_folder
 from .results import Stages, write_results
 
 if TYPE_CHECKING:

@@ -62,11 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def delegated(command: str) -> Callable[[list[str]], int | None]:
     """The command's own `main`, imported late: training needs more packages than other commands."""
     if command == "train":
-        from ..training.train import main as run
+        from .train import main as run
     elif command == "evaluate":
-        from ..training.evaluate import main as run
+        from .evaluate import main as run
     else:
-        from ..training.dataset import main as run
+        from .dataset import main as run
     return run
 
 

@@ -64,9 +64,6 @@ def whole_number(low: int, high: int) -> Callable[[str], int]:
     return _in_range(int, "whole number", low, high)
 
 
-whole = whole_number  # the name that lgm.training still imports
-
-
 def number(low: float, high: float) -> Callable[[str], float]:
     """An option's type: a finite number in a range."""
     return _in_range(float, "number", low, high)

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from .. import io
+from ..io.outputs import check_writable, staged_folder
 from ..network.presets import ROUNDS
 from ..pictures.views import VIEW_FILES, example_objects, view_files
 from ..pipeline import reconstruct_files
@@ -20,7 +21,6 @@ from .options import (
     require_suffix,
     whole_number,
 )
-from .outputs import check_writable, staged_folder
 from .results import Stages, demo
 
 DEMO_OBJECT = "spot"
@@ -86,7 +86,8 @@ def add_reconstruct(commands: argparse._SubParsersAction) -> None:
         "--matte",
         choices=("auto", "none", "rembg"),
         default="auto",
-        help="background removal: auto keeps alpha, else removes a flat background",
+        help="background removal: auto keeps alpha, else removes a flat background, else asks "
+        "rembg if it is ready",
     )
     command.add_argument(
         "--fit",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -34,7 +34,12 @@ NOVEL_VIEWS = tuple(
 NOVEL_CAPTIONS = tuple(f"{azimuth}°, {elevation}° up" for azimuth, elevation in NOVEL_VIEWS)
 DEMO_SIZE, DEMO_FRAMES = 384, 96  # pixels; 3.2 s at 30 frames a second
 TURNTABLE_ELEVATION = 15  # degrees
-DEMO_MESH = {"faces": 20_000, "texture_size": 1024, "resolution": 160, "views": 24}  # for 1 MB
+DEMO_MESH: dict[str, Any] = {
+    "faces": 20_000,
+    "texture_size": 1024,
+    "resolution": 160,
+    "views": 24,
+}  # for 1 MB
 MESH_CAMERA = (30, 15)  # degrees: azimuth, elevation
 SPRITE_COLUMNS = 8  # frames per row of the picture on the page that turns when dragged
 
@@ -103,7 +108,8 @@ def write_results(
     with stages.stage("ready the renderer"):  # it compiles, the first time on a machine
         next(draw(gaussians, orbit_poses([0.0]), 32))
     with stages.stage("render 8 novel views"):
-        novel = list(draw(gaussians, orbit_poses(*zip(*NOVEL_VIEWS, strict=True)), DEMO_SIZE))
+        azimuths, elevations = (list(angles) for angles in zip(*NOVEL_VIEWS, strict=True))
+        novel = list(draw(gaussians, orbit_poses(azimuths, elevations), DEMO_SIZE))
     with stages.stage(f"render {DEMO_FRAMES} frames"):
         frames = list(progress(turntable(gaussians, DEMO_FRAMES, DEMO_SIZE, TURNTABLE_ELEVATION)))
     solid = write_mesh(gaussians, out / "mesh.glb", stages) if with_mesh else None
@@ -152,7 +158,8 @@ def mesh_pictures(mesh: Mesh, gaussians: Gaussians) -> dict[str, Tensor]:
     """The splat, its textured mesh, the bare shape and the texture, [3, DEMO_SIZE, DEMO_SIZE]."""
     from ..mesh.draw import draw_mesh
 
-    pose = orbit_poses(*MESH_CAMERA)
+    azimuth, elevation = MESH_CAMERA
+    pose = orbit_poses([azimuth], elevation)
     bare = replace(mesh, texture=None, vertex_colors=0.5 + 0.5 * mesh.normals)
     return {
         "The splat": next(draw(gaussians, pose, DEMO_SIZE)),

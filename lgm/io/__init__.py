@@ -75,7 +75,7 @@ def write_splat_file(path: str | Path, gaussians: Gaussians) -> bytes:
 
     Raises:
         ValueError: an unknown suffix, or Gaussians that no file can hold.
-        RuntimeError: the place can't be written.
+        RuntimeError: the file can't be written.
     """
     writable = {suffix: format_ for suffix, format_ in FORMATS.items() if format_.write}
     return find(Path(path).suffix, "write", writable).write(path, gaussians)

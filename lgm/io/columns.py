@@ -81,7 +81,7 @@ def from_columns(name: str, columns: Columns, *, y_down: bool) -> Gaussians:
 
 
 def to_columns(gaussians: Gaussians, *, y_down: bool) -> Columns:
-    """What a file holds: one object in float32, without Gaussians fainter than 0.005.
+    """The columns of a file: one object in float32, without Gaussians fainter than 0.005.
 
     Raises:
         ValueError: a batch other than one, NaN or infinite values, or nothing left to write.

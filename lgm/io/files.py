@@ -1,4 +1,4 @@
-"""Bytes from a source, bytes to a place: the only two ways this package touches the disk."""
+"""Bytes from a source, bytes to a file: the only two ways this package touches the disk."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MAX_FILE_BYTES = 2 << 30  # about 38 million Gaussians as PLY; more is a mistake
 
 
 def read_source(source: Source) -> tuple[str, bytes]:
-    """What to call the source in messages, and its content.
+    """The source's name, for messages, and its content.
 
     Raises:
         ValueError: no such regular file, not readable, or larger than 2 GiB.
@@ -32,10 +32,10 @@ def read_source(source: Source) -> tuple[str, bytes]:
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
-    """Write beside the place, then rename: the file is there whole or not at all.
+    """Write beside the file, then rename: it is there complete or not at all.
 
     Raises:
-        RuntimeError: the folder is missing or closed, the disk is full, or the place is a folder.
+        RuntimeError: the folder is missing or closed, the disk is full, or the path is a folder.
     """
     path = Path(path)
     partial = path.with_name(

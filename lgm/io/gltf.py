@@ -49,7 +49,7 @@ def write_gltf(path: str | Path | None, gaussians: Gaussians) -> bytes:
 
     Raises:
         ValueError: a batch other than one, values that are not finite, nothing visible.
-        RuntimeError: the place can't be written.
+        RuntimeError: the file can't be written.
     """
     columns = to_columns(gaussians, y_down=False)
     bands = [] if columns.sh is None else columns.sh.swapaxes(0, 1)
@@ -162,7 +162,7 @@ class Asset:
     def invalid(self, problem: str) -> ValueError:
         return ValueError(f"{self.name} is not a valid glTF: {problem}.")
 
-    def whole(self, entry: dict[str, Any], key: str, default: int | None = None) -> int:
+    def integer(self, entry: dict[str, Any], key: str, default: int | None = None) -> int:
         value = entry.get(key, default)
         if not is_whole(value):
             raise self.invalid(f"{key} has to be a whole number")
@@ -212,7 +212,7 @@ class Asset:
     def count(self, primitive: dict[str, Any]) -> int:
         """Gaussians that a splat primitive claims."""
         position = as_dict(primitive.get("attributes")).get("POSITION")
-        return 0 if position is None else self.whole(self.entry("accessors", position), "count")
+        return 0 if position is None else self.integer(self.entry("accessors", position), "count")
 
     def columns(self, primitive: dict[str, Any]) -> dict[str, np.ndarray]:
         """The attributes of a splat primitive by semantic, [N, ..] float32 each."""
@@ -243,19 +243,19 @@ class Asset:
     def attribute(self, semantic: str, kind: str, index: Any) -> np.ndarray:
         """[N, width] float32 of an accessor; normalized integers become -1..1 or 0..1."""
         accessor = self.entry("accessors", index)
-        code = COMPONENTS.get(self.whole(accessor, "componentType"))
+        code = COMPONENTS.get(self.integer(accessor, "componentType"))
         if code is None or accessor.get("type") != kind:
             raise self.invalid(f"{semantic} is not a {kind} of a known component type")
         if "sparse" in accessor or "bufferView" not in accessor:
             raise ValueError(f"{self.name} stores {semantic} sparsely, which is not supported.")
         view = self.entry("bufferViews", accessor["bufferView"])
-        data = self.buffer(self.whole(view, "buffer"))
-        dtype, width, count = np.dtype(code), WIDTHS[kind], self.whole(accessor, "count")
+        data = self.buffer(self.integer(view, "buffer"))
+        dtype, width, count = np.dtype(code), WIDTHS[kind], self.integer(accessor, "count")
         size = dtype.itemsize * width
-        stride = self.whole(view, "byteStride", size)
-        offset = self.whole(view, "byteOffset", 0)
-        view_end = offset + self.whole(view, "byteLength")
-        start = offset + self.whole(accessor, "byteOffset", 0)
+        stride = self.integer(view, "byteStride", size)
+        offset = self.integer(view, "byteOffset", 0)
+        view_end = offset + self.integer(view, "byteLength")
+        start = offset + self.integer(accessor, "byteOffset", 0)
         end = start + (count - 1) * stride + size
         if count < 1 or stride < size or end > view_end or view_end > len(data):
             raise self.invalid(

@@ -86,11 +86,11 @@ def _describe(
     ]
     positions = attributes["POSITION"]
     accessors[0] |= {"min": positions.min(0).tolist(), "max": positions.max(0).tolist()}
-    whole = UNSIGNED_SHORT if indices.itemsize == 2 else UNSIGNED_INT
+    index_type = UNSIGNED_SHORT if indices.itemsize == 2 else UNSIGNED_INT
     accessors.append(
         {
             "bufferView": len(attributes),
-            "componentType": whole,
+            "componentType": index_type,
             "count": len(indices),
             "type": "SCALAR",
         }
@@ -124,7 +124,7 @@ def _floats(values: Tensor) -> np.ndarray:
 
 
 def _unit(normals: np.ndarray) -> np.ndarray:
-    """Of length 1, as glTF demands, also where there is none."""
+    """Scale normals to length 1, as glTF demands; those of length 0 become an axis."""
     lengths = np.linalg.norm(normals, axis=1, keepdims=True)
     return np.where(lengths > 1e-6, normals / np.maximum(lengths, 1e-6), [0, 0, 1]).astype("<f4")
 

@@ -42,7 +42,7 @@ def write_ply(path: str | Path | None, gaussians: Gaussians) -> bytes:
 
     Raises:
         ValueError: a batch other than one, values that are not finite, nothing visible.
-        RuntimeError: the place can't be written.
+        RuntimeError: the file can't be written.
     """
     columns = to_columns(gaussians, y_down=True)
     count = len(columns.positions)

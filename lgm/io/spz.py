@@ -63,7 +63,7 @@ def write_spz(path: str | Path | None, gaussians: Gaussians) -> bytes:
     Raises:
         ValueError: a batch other than one, values that are not finite, nothing visible, positions
             beyond 2^23 units.
-        RuntimeError: the place can't be written.
+        RuntimeError: the file can't be written.
     """
     columns = to_columns(gaussians, y_down=True)
     bits = fractional_bits(columns.positions)
@@ -177,7 +177,7 @@ def to_bytes(values: np.ndarray) -> np.ndarray:
 
 
 def fractional_bits(positions: np.ndarray) -> int:
-    """As many as 24-bit fixed point leaves beside the largest coordinate."""
+    """Count the fractional bits that 24-bit fixed point leaves beside the largest coordinate."""
     largest = float(np.abs(positions).max())
     for bits in range(MAX_FRACTIONAL_BITS, -1, -1):
         if round(largest * (1 << bits)) < 1 << 23:

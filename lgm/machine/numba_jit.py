@@ -44,7 +44,7 @@ def jit(
 
 
 def worker_count() -> int:
-    """As many threads as torch has, up to a point."""
+    """How many threads share a kernel: as many as torch has, up to MAX_WORKERS."""
     return min(torch.get_num_threads(), MAX_WORKERS)
 
 

@@ -1,5 +1,5 @@
-"""From any splat to a textured mesh: a surface, cleaned, unwrapped, and colored by what the splat
-looks like from all around.
+"""A textured mesh of any splat: its surface is found, cleaned, unwrapped into charts, and painted
+with what the splat looks like from all around. Each step takes a Mesh and gives one.
 """
 
 from __future__ import annotations

@@ -67,9 +67,9 @@ def cleaned(
 def large_components(
     vertices: np.ndarray, faces: np.ndarray, share: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Without pieces whose area is less than `share` of the largest one's, unless they are as long
+    """Remove pieces whose area is less than `share` of the largest one's, unless they are as long
     as a piece of its shape and that area would be: floaters are round, straps and rods are not.
-    Without inside-out ones, too: these are bubbles in the material.
+    Inside-out pieces go, too: they are bubbles in the material.
     """
     labels = _labels(len(vertices), faces)[faces[:, 0]]
     normals = face_normals(vertices, faces)
@@ -93,7 +93,7 @@ def _lengths(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def filled(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """With a fan of triangles around the middle of each hole's border."""
+    """Close each hole with a fan of triangles around the middle of its border."""
     border = _border(faces)
     if not len(border):
         return vertices, faces
@@ -108,21 +108,21 @@ def filled(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _loops(edges: np.ndarray) -> list[list[int]]:
-    """Directed edges [E, 2] as closed ways that pass no vertex twice."""
+    """Join directed edges [E, 2] to closed loops that pass no vertex twice."""
     following: dict[int, list[int]] = {}
     for start, end in edges.tolist():
         following.setdefault(start, []).append(end)
     loops = []
     for start in list(following):
-        way, step_of, place = [], {}, start
-        while following.get(place):
-            step_of[place] = len(way)
-            way.append(place)
-            place = following[place].pop()
-            if place in step_of:  # where holes touch, one is done
-                loop = way[step_of[place] :]
+        path, step_of, current = [], {}, start
+        while following.get(current):
+            step_of[current] = len(path)
+            path.append(current)
+            current = following[current].pop()
+            if current in step_of:  # where holes touch, one is done
+                loop = path[step_of[current] :]
                 loops.append(loop)
-                del way[step_of[place] :]
+                del path[step_of[current] :]
                 for vertex in loop:
                     del step_of[vertex]
     return [loop for loop in loops if len(loop) > 2]
@@ -182,7 +182,7 @@ def _usable(mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _compact(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Without vertices that no face needs."""
+    """Remove vertices that no face needs."""
     used = np.zeros(len(vertices), bool)
     used[faces] = True
     return vertices[used], (np.cumsum(used) - 1)[faces]

@@ -16,7 +16,7 @@ from ..machine.interrupt import between_steps, report
 
 PASSES = 5  # choices of edges for each sorting of all: few edges are each other's best
 CANDIDATES = 0.25  # part of the edges, the cheapest ones, that may go in one round
-STIFFNESS = 1e-3  # pulls towards an edge's middle where flat surroundings leave the place open
+STIFFNESS = 1e-3  # pulls towards an edge's middle where a flat neighborhood has no single minimum
 LEAST_TURN = 0.2  # cosine between a face's normals before and after
 
 _PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))  # of a symmetric 3x3 matrix

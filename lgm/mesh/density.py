@@ -1,9 +1,9 @@
-"""From any Gaussians to one closed surface: where they are dense on a grid, seen or not.
+"""A closed surface by density: where the Gaussians are dense on a grid, seen or not.
 
 The field is the sum of all Gaussians, each widened a little so that none slips between the values.
-Which level of it is the surface, pictures from three sides tell: its outline is the most like
-theirs. Splats are shells with small gaps; what a ball as wide as such gaps can't reach from outside
-is inside, and so a shell becomes one wall around something solid.
+The surface is the level of it whose outlines match pictures from three sides best. Splats are
+shells with small gaps; what a ball as wide as such gaps can't reach from outside is inside, and so
+a shell becomes one wall around something solid.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def _pieces(
         squares = -0.5 * inverse[index].flatten(1)
         level = logs[index] - 0.5 * (slopes * offset).sum(-1)
         coefficients = torch.cat([squares, -slopes, level[:, None]], dim=-1)
-        # The exponent is a quadratic of the place in the tile: one product for all places.
+        # The exponent is a quadratic of the point in the tile: one product for all points.
         added = (coefficients @ monomials.T).exp_()
         yield (
             (tile[:, 0] * tiles[1] + tile[:, 1]) * tiles[2] + tile[:, 2],

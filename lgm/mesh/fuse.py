@@ -1,12 +1,12 @@
-"""From any Gaussians to one closed surface: what pictures from all around see, fused on a grid.
+"""A closed surface by what is seen from outside: depth maps from all around, fused on a grid.
 
-Depth says where the surface is, coverage where it ends. The expected depth of half transparent
-Gaussians lies between the front and whatever shines through; so pictures of the first three powers
-of the depth are taken instead of colors. They tell two layers apart, and the front one counts.
+A depth map says where the surface is, coverage where it ends. The expected depth of half
+transparent Gaussians lies between the front and what shines through; so the first three powers of
+the depth are rendered instead of colors. They separate two layers, and the front one counts.
 
-A place is outside if it lies in front of what is seen there, on a weighted mean of all pictures, or
-where several pictures show nothing at all. What nobody sees is inside: the surface has no holes,
-and a hollow shell becomes solid.
+A point of the grid is outside if it lies in front of what is seen there, on a weighted mean of all
+views, or where several views show nothing at all. What no view sees is inside: the surface has no
+holes, and a hollow shell becomes solid.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ FIRST_AZIMUTH = 77.0  # degrees; then no camera stands in a plane of two axes
 FOVY = 40.0  # degrees
 FRONT = 0.2  # coverage from which on a layer in front of another is the surface
 LAYERS_APART = 0.05  # radii; two layers that are nearer are one thick one
-DOUBT = 1.0  # pictures' worth of belief that a place is inside: closes pits that hardly one sees
-IN_FRONT, BEHIND = 2.6, 1.6  # voxels; distances are cut at the first, count up to the second
-BLANK_VIEWS = 3  # so many pictures have to show nothing: one may look edge-on at a thin part
+INSIDE_PRIOR = 1.0  # weight of the prior "inside", in views: fills pits that almost no view sees
+IN_FRONT, BEHIND = 2.6, 1.6  # voxels; distances are clamped to the first, count up to the second
+BLANK_VIEWS = 3  # so many views have to show nothing: one may see a thin part edge-on
 HALF_DEPTH = 0.8  # deviations, along the line of sight, from a Gaussian's center to its front
 INFLATE = 0.6  # voxels: a sheet without thickness has to hold a value of the grid inside
 COARSE = 4  # voxels between the values that decide away from the surface
@@ -47,8 +47,8 @@ MARGIN = 4  # voxels of outside around the object
 
 
 @dataclass(frozen=True)
-class Views:
-    """V pictures of a splat that fills the unit ball."""
+class DepthMaps:
+    """V views of a splat that fills the unit ball."""
 
     c2w: Tensor  # [V, 4, 4], on the CPU
     depths: Tensor  # [V, S, S] camera z of the front, infinite where nothing is
@@ -99,7 +99,7 @@ def poses_around() -> tuple[Tensor, float]:
     return even_poses(VIEWS, distance, FIRST_AZIMUTH, inset=0.36), distance
 
 
-def _observe(gaussians: Gaussians, size: int, workers: int) -> Views:
+def _observe(gaussians: Gaussians, size: int, workers: int) -> DepthMaps:
     c2w, distance = poses_around()
     axes = rotation_matrices(gaussians.rotations) * gaussians.scales[..., None, :]
     depths, alphas = [], []
@@ -118,7 +118,7 @@ def _observe(gaussians: Gaussians, size: int, workers: int) -> Views:
         alphas.append(alpha)
         report((number + 1) / VIEWS)
     depths = torch.stack(depths)
-    return Views(c2w, depths, _cosines(depths), torch.stack(alphas))
+    return DepthMaps(c2w, depths, _cosines(depths), torch.stack(alphas))
 
 
 def front_depth(moments: Tensor, alpha: Tensor) -> Tensor:
@@ -137,7 +137,7 @@ def front_depth(moments: Tensor, alpha: Tensor) -> Tensor:
 
 
 def _cosines(depths: Tensor) -> Tensor:
-    """[V, S, S] between the lines of sight and the surface, from the slopes of its depth."""
+    """Cosines [V, S, S] between line of sight and surface normal, from the slopes of the depth."""
     _, distance = poses_around()
     z = torch.where(depths.isfinite(), depths, distance)
     pixel = z / focal_length(z.shape[-1], FOVY)
@@ -146,8 +146,8 @@ def _cosines(depths: Tensor) -> Tensor:
     return (1 + (across / pixel) ** 2 + (down / pixel) ** 2).rsqrt()
 
 
-def _seen_points(views: Views) -> Tensor:
-    """[P, 3]: where the pixels of all pictures hit the surface."""
+def _seen_points(views: DepthMaps) -> Tensor:
+    """Points [P, 3] of the surface under the pixels of all views."""
     size = views.depths.shape[-1]
     parts = []
     for pose, depth in zip(views.c2w.to(views.depths), views.depths, strict=True):
@@ -170,22 +170,22 @@ def _grid_around(points: Tensor, resolution: int) -> Grid:
     return Grid(low - (MARGIN - 0.5) * voxel, voxel, tuple(shape))
 
 
-def _field(grid: Grid, points: Tensor, views: Views) -> Tensor:
-    """[X, Y, Z] signed distances to the surface in voxels, near it, and any number of the right
-    sign elsewhere; below 0 inside.
+def _field(grid: Grid, points: Tensor, views: DepthMaps) -> Tensor:
+    """Signed distances [X, Y, Z] to the surface in voxels near it, below 0 inside; elsewhere only
+    the sign counts.
     """
     device = points.device
     coarse_shape = tuple(side // COARSE for side in grid.shape)
     coarse = torch.ones(coarse_shape, device=device).nonzero() * COARSE + (COARSE - 1) / 2
     fine = _band(grid, points).nonzero()
-    places = torch.cat([coarse, fine]) * grid.voxel + grid.origin
-    chunk = 1 << (22 if places.is_cuda else 16)  # a CPU's cache holds it
+    samples = torch.cat([coarse, fine]) * grid.voxel + grid.origin
+    chunk = 1 << (22 if samples.is_cuda else 16)  # a CPU's cache holds it
     values, done = [], 0
-    for part in places.split(chunk):
+    for part in samples.split(chunk):
         between_steps()
         values.append(_distances(part, views, grid.voxel))
         done += len(part)
-        report(done / len(places))
+        report(done / len(samples))
     values = torch.cat(values)
     field = values[: len(coarse)].reshape(coarse_shape).sign()
     for axis in range(3):
@@ -195,7 +195,7 @@ def _field(grid: Grid, points: Tensor, views: Views) -> Tensor:
 
 
 def _band(grid: Grid, points: Tensor) -> Tensor:
-    """[X, Y, Z] bool: within two to four voxels of what is seen."""
+    """Which values [X, Y, Z] of the grid are within two to four voxels of what is seen."""
     half = torch.zeros([side // 2 for side in grid.shape], device=points.device)
     cell = ((points - grid.origin) / grid.voxel + 0.5).div(2).long()
     half[cell.unbind(1)] = 1.0
@@ -205,18 +205,18 @@ def _band(grid: Grid, points: Tensor) -> Tensor:
     return band
 
 
-def _distances(places: Tensor, views: Views, voxel: float) -> Tensor:
-    """Signed distances [N], in voxels, of places [N, 3].
+def _distances(points: Tensor, views: DepthMaps, voxel: float) -> Tensor:
+    """Signed distances [N], in voxels, of points [N, 3].
 
-    In front of what it sees, a picture counts fully; behind it ever less, since beyond a thin part
-    it knows nothing.
+    In front of what it sees, a view counts fully; behind it ever less, since it can't see past a
+    thin part.
     """
-    total, weight = torch.zeros_like(places[:, 0]), torch.zeros_like(places[:, 0])
+    total, weight = torch.zeros_like(points[:, 0]), torch.zeros_like(points[:, 0])
     blank = [torch.full_like(total, -1.0) for _ in range(BLANK_VIEWS)]  # largest first
     for pose, depths, weights, alphas in zip(
         views.c2w, views.depths, views.weights, views.alphas, strict=True
     ):
-        pixel, z = _pixels(places, pose, depths.shape[-1])
+        pixel, z = _pixels(points, pose, depths.shape[-1])
         distance = (depths.view(-1)[pixel] - z) / voxel
         share = weights.view(-1)[pixel] * (1 + distance / BEHIND).clamp(0, 1)
         share = torch.where(distance.isinf(), 0.0, share)  # the blank decides there
@@ -228,13 +228,13 @@ def _distances(places: Tensor, views: Views, voxel: float) -> Tensor:
                 torch.minimum(empty, blank[rank]),
                 torch.maximum(empty, blank[rank]),
             )
-    mean = (total - DOUBT * BEHIND) / (weight + DOUBT)
+    mean = (total - INSIDE_PRIOR * BEHIND) / (weight + INSIDE_PRIOR)
     return torch.maximum(mean - INFLATE, blank[-1])
 
 
-def _pixels(places: Tensor, pose: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """The pixel, an index into a flattened picture, and depth where places [N, 3] are seen."""
-    right, up, depth = project(places, pose)
+def _pixels(points: Tensor, pose: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The pixels, as indices into a flattened picture, and depths where points [N, 3] are seen."""
+    right, up, depth = project(points, pose)
     scale = focal_length(size, FOVY) / depth
     column = (right * scale + size / 2).long().clamp_(0, size - 1)
     row = (size / 2 - up * scale).long().clamp_(0, size - 1)

@@ -17,9 +17,9 @@ MOST = 0.99  # opacity
 
 
 def merged(gaussians: Gaussians, cell: float) -> Gaussians:
-    """Where there are MANY, those smaller than a cell of a grid as one ball per cell, in their
-    middle, that covers as much as they do and has their mean color. The same splat gives the same
-    balls.
+    """Replace the Gaussians smaller than a cell of a grid, where there are MANY, by one ball per
+    cell, in their middle, that covers as much as they do and has their mean color. The same splat
+    gives the same balls.
 
     Args:
         gaussians: a batch of one without sh.
@@ -35,10 +35,10 @@ def _balls(gaussians: Gaussians, cell: float) -> Gaussians:
     # On the CPU, where sums have one order.
     positions, scales = (values[0].cpu() for values in (gaussians.positions, gaussians.scales))
     areas = importance(gaussians.opacities[0].cpu(), scales).numpy()
-    place = (positions / cell).floor().long()
-    place -= place.amin(0)
-    _, height, depth = (place.amax(0) + 1).tolist()
-    keys = (place[:, 0] * height + place[:, 1]) * depth + place[:, 2]
+    cell_index = (positions / cell).floor().long()
+    cell_index -= cell_index.amin(0)
+    _, height, depth = (cell_index.amax(0) + 1).tolist()
+    keys = (cell_index[:, 0] * height + cell_index[:, 1]) * depth + cell_index[:, 2]
     owner = keys.unique(return_inverse=True)[1].numpy()
 
     def total(values: np.ndarray) -> Tensor:

@@ -27,7 +27,7 @@ QUERIES = 50_000  # of these, whose distances are measured
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of two surfaces, in the units of their points."""
+    """How well two surfaces agree, in the units of their points."""
 
     chamfer: float  # mean of the mean distances there and back
     accuracy: float  # mean distance from what was found to the truth
@@ -42,7 +42,7 @@ def compare(
 
     Args:
         found, truth: points [P, 3] in random order, from `outer_points`; the first QUERIES of each
-            look for the nearest of all of the other.
+            are compared with all of the other.
         thresholds: distances up to which a point counts as right; the F-score is the harmonic mean
             of the parts of `found` and of `truth` that are.
     """
@@ -61,7 +61,7 @@ def outer_points(vertices: Tensor, faces: Tensor, count: int = POINTS, seed: int
 
     Args:
         vertices: [V, 3], any scale and place.
-        faces: [F, 3]; both sides are looked at.
+        faces: [F, 3]; both sides count.
 
     Raises:
         ValueError: nothing can be seen, as of a surface without area.
@@ -96,8 +96,8 @@ def outer_cameras(center: Tensor, radius: float) -> tuple[Tensor, float]:
 def _spread(corners: Tensor, areas: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Random points [count, 3] on triangles, as many on each as its area asks for."""
     ends = areas.cumsum(0)
-    place = torch.rand(count, generator=generator, dtype=torch.float64) * ends[-1]
-    triangle = torch.searchsorted(ends, place, right=True).clamp(max=len(areas) - 1)
+    along_areas = torch.rand(count, generator=generator, dtype=torch.float64) * ends[-1]
+    triangle = torch.searchsorted(ends, along_areas, right=True).clamp(max=len(areas) - 1)
     along, across = torch.rand(2, count, 1, generator=generator, dtype=torch.float64)
     along = along.sqrt()  # fewer near the first corner, where the triangle is narrow
     first, second, third = corners[triangle].unbind(1)

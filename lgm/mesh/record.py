@@ -72,7 +72,7 @@ class Mesh:
 
         Raises:
             ValueError: the name of another format.
-            RuntimeError: the place can't be written.
+            RuntimeError: the file can't be written.
         """
         if path is not None and Path(path).suffix.lower() != ".glb":
             raise ValueError(f"A mesh is written as .glb, got the name {Path(path).name}.")

@@ -1,8 +1,8 @@
 """Colors for a mesh, from pictures of its splat taken all around.
 
-Every texel (or vertex) is looked up in the pictures that see it, and those that see it straight on
-and unhidden decide. What no picture sees gets the colors of
-the nearest surface that is seen, nearest in space and not in the texture.
+Every texel (or vertex) gets its color from the pictures that see it, above all from those that see
+it straight on and unhidden. What no picture sees gets the colors of the nearest surface that one
+sees, nearest in space and not in the texture.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ DISTANCE = 3.0  # of the cameras, in radii of the mesh
 FILLED = 0.97  # of a picture's half side by the mesh's sphere
 NEAR = 0.1  # in radii; Gaussians nearer to a camera are not drawn
 REACH = 0.1  # in radii; Gaussians further from the surface, and larger than this, are not drawn
-LEAST_COSINE = 0.2  # between normal and line of sight: too slanted to read a color from
+LEAST_COSINE = 0.2  # between normal and line of sight; below, a view is too slanted to count
 SHARPNESS = 2  # exponent of the cosine
-BEST = 0.15  # part of the best picture's weight that counts for nothing: poor ones don't blur
-BEHIND = 0.004  # in radii: what lies this far behind the seen surface is hidden
-STEEPEST = 2.5  # depth per pixel up to which a surface is still taken for one, in pixels
+BEST = 0.15  # part of the best picture's weight that others need to count: poor ones would blur
+BEHIND = 0.004  # in radii; what lies further behind the surface that a picture sees is hidden
+STEEPEST = 2.5  # slope, depth per distance across; steeper ones get no more slack
 INPUT_GAIN = 20.0  # weight of given pictures: alone up to about 55 degrees from straight on
-INPUT_RIM = 0.015  # part of a given picture's side, along outlines, that isn't trusted
+INPUT_RIM = 0.015  # part of a given picture's side, along outlines, where background may show
 LEAST_WEIGHT = 0.005  # of all pictures together, for a color to count as seen
 LEAST_PIXELS, MOST_PIXELS = 256, 512  # on a side of a picture, however few or many the vertices
 AT_ONCE = 8  # z-buffers of the mesh, 20 bytes a pixel
 GUTTER = 6  # texels around the charts that repeat their rim
-TREE_POINTS = 100_000  # seen texels to choose from for the unseen: more don't look different
-NEIGHBORS = 4  # of them, mixed
+TREE_POINTS = 100_000  # seen texels that the unseen take colors from: more change nothing visible
+NEIGHBORS = 4  # of these, mixed for each
 FACING = 0.1  # in radii: how far away a normal at a right angle counts as
 
 
@@ -124,7 +124,7 @@ def bake(
         raise ValueError("Baking a texture needs a mesh with uvs: unwrap it first.")
     if size < 1:
         raise ValueError(f"A texture needs one texel or more on a side, got {size}.")
-    place, mesh = mesh.device, mesh.to(gaussians.device)
+    device, mesh = mesh.device, mesh.to(gaussians.device)
     texel, surface = texels(mesh, size)
     if not len(texel):
         raise ValueError(f"No texel of {size} x {size} lies on the mesh: choose a larger texture.")
@@ -135,7 +135,7 @@ def bake(
     texture[texel] = colors
     known = torch.zeros(size * size, dtype=torch.bool, device=texture.device)
     known[texel] = True
-    return fill_gutters(texture.view(size, size, 3), known.view(size, size)).to(place)
+    return fill_gutters(texture.view(size, size, 3), known.view(size, size)).to(device)
 
 
 def vertex_colors(
@@ -145,16 +145,16 @@ def vertex_colors(
     inputs: Inputs | None = None,
 ) -> Tensor:
     """Colors [V, 3] (sRGB 0..1) of a mesh's vertices, where the mesh is; otherwise as `bake`."""
-    place, mesh = mesh.device, mesh.to(gaussians.device)
+    device, mesh = mesh.device, mesh.to(gaussians.device)
     surface = Surface(mesh.vertices, normals_of(mesh))
     pixels = min(max(int(2 * len(mesh.vertices) ** 0.5), LEAST_PIXELS), MOST_PIXELS)
     with threads(drawing_threads()):
         colors = surface_colors(mesh, surface, gaussians, pixels, views, inputs)
-    return colors.to(place)
+    return colors.to(device)
 
 
 def texels(mesh: Mesh, size: int) -> tuple[Tensor, Surface]:
-    """The texels [P] (row * size + column) inside charts, ascending, and their places in space."""
+    """The texels [P] (row * size + column) inside charts, ascending, and their points in space."""
     owner = torch.full((size * size,), -1, device=mesh.device)
     corners = mesh.vertices.new_zeros(size * size, 3)
     for texel, triangle, weights in covered(mesh.uvs[mesh.faces] * size, size, size):
@@ -209,8 +209,8 @@ def surface_colors(
         for pose, picture in zip(cameras.c2w, pictures, strict=True):
             between_steps()
             index = weight[view].nonzero()[:, 0]
-            place, _ = _look(surface.points[index], pose, cameras)
-            found = sample(picture.movedim(0, -1), place)
+            uv, _ = _seen_at(surface.points[index], pose, cameras)
+            found = sample(picture.movedim(0, -1), uv)
             sums[index] += weight[view, index, None] * found
             view += 1
             report(view / len(weight))
@@ -218,8 +218,8 @@ def surface_colors(
 
 
 def see(mesh: Mesh, surface: Surface, cameras: Cameras, radius: float) -> Tensor:
-    """How well each picture sees each point, [V, P]: 0 where it is hidden or turned away, 1 at
-    best.
+    """Weights [V, P] of each picture for each point: 0 where it is hidden or turned away, 1 where
+    it is seen straight on.
     """
     weights = surface.points.new_zeros(len(cameras.c2w), len(surface.points))
     pictures = (
@@ -235,10 +235,10 @@ def see(mesh: Mesh, surface: Surface, cameras: Cameras, radius: float) -> Tensor
         cosine = (toward * surface.normals).sum(-1)
         index = (cosine > LEAST_COSINE).nonzero()[:, 0]
         cosine = cosine[index]
-        place, depth = _look(surface.points[index], pose, cameras)
-        column, row = (place * cameras.size).floor().long().unbind(-1)
+        uv, depth = _seen_at(surface.points[index], pose, cameras)
+        column, row = (uv * cameras.size).floor().long().unbind(-1)
         last = cameras.size - 1
-        inside = ((place >= 0) & (place < 1)).all(-1) & (depth > 0)
+        inside = ((uv >= 0) & (uv < 1)).all(-1) & (depth > 0)
         nearest = depths[row.clamp(0, last), column.clamp(0, last)]
         # A slanted surface is nearer at the next pixel by itself.
         pixel = depth / focal_length(cameras.size, cameras.fovy)
@@ -291,8 +291,8 @@ def _around(center: Tensor, radius: float, views: int, size: int) -> Cameras:
 
 
 def near_surface(gaussians: Gaussians, mesh: Mesh, reach: float) -> Gaussians:
-    """Without faint and broken ones, and without stray ones that would color the surface behind
-    them."""
+    """Leave out Gaussians that are faint or not finite, and stray ones that would color the surface
+    behind them."""
     gaussians = gaussians.visible()
     finite = [tensor[0].isfinite().flatten(1).all(1) for tensor in gaussians.tensors().values()]
     gaussians = gaussians.select(torch.stack(finite).all(0))
@@ -324,9 +324,8 @@ def _input_pictures(inputs: Inputs, mesh: Mesh, cameras: Cameras) -> Iterator[Te
         yield torch.cat([image.clamp(0, 1) * trust, trust])
 
 
-def _look(points: Tensor, pose: Tensor, cameras: Cameras) -> tuple[Tensor, Tensor]:
-    """Where points [P, 3] lie in a picture, [P, 2] from 0 at its top left to 1, and their depths
-    [P]."""
+def _seen_at(points: Tensor, pose: Tensor, cameras: Cameras) -> tuple[Tensor, Tensor]:
+    """Coordinates [P, 2] of points [P, 3] in a picture, 0 at its top left to 1, and depths [P]."""
     right, up, depth = project(points, pose)
     scale = focal_length(cameras.size, cameras.fovy) / cameras.size / depth
     return torch.stack([0.5 + right * scale, 0.5 - up * scale], dim=-1), depth
@@ -344,14 +343,12 @@ def _fill(sums: Tensor, surface: Surface, radius: float) -> Tensor:
         return torch.ones_like(colors)
     if len(unknown):
         # What faces another way is another surface, across a gap or behind a thin wall.
-        places = (
-            torch.cat([surface.points, FACING * radius * surface.normals], dim=-1).cpu().numpy()
-        )
+        keys = torch.cat([surface.points, FACING * radius * surface.normals], dim=-1).cpu().numpy()
         chosen = known[:: max(len(known) // TREE_POINTS, 1)]
         count = min(NEIGHBORS, len(chosen))
-        tree = cKDTree(places[chosen.cpu().numpy()])
+        tree = cKDTree(keys[chosen.cpu().numpy()])
         distance, nearest = tree.query(
-            places[unknown.cpu().numpy()], list(range(1, count + 1)), workers=-1
+            keys[unknown.cpu().numpy()], list(range(1, count + 1)), workers=-1
         )
         weight = 1 / torch.from_numpy(distance).to(colors).clamp(min=1e-12)
         mixed = colors[chosen[torch.from_numpy(nearest).to(chosen.device)]]

@@ -20,7 +20,7 @@ OPAQUE = 0.5  # coverage from which on a pixel shows the object
 
 @dataclass(frozen=True)
 class Grid:
-    origin: Tensor  # [3], the first value's place
+    origin: Tensor  # [3], where the first value lies
     voxel: float
     shape: tuple[int, int, int]  # multiples of COARSE
 

@@ -21,9 +21,9 @@ from .zbuffer import covered
 PADDING = 4  # texels around each chart: two mipmaps stay clean
 AXES = np.concatenate([np.eye(3), -np.eye(3)])  # charts are seen along one of these
 STEEPEST = 0.4  # cosine; a chart's faces are stretched by its inverse at most
-LOYALTY = 0.35  # what a neighbor in the same chart is worth, as a cosine: smooth outlines
-ROUNDS = 8  # of neighbors agreeing on a chart
-PEELS = 4  # layers that a chart is taken apart into before the rest become single triangles
+NEIGHBOR_WEIGHT = 0.35  # of a neighbor in the same chart, as a cosine: smooth outlines
+VOTES = 8  # times that neighbors agree on a chart
+PEELS = 4  # layers that a chart is taken apart into; what is hidden then is single triangles
 FILL = 0.97  # the step of the texel density in the search for what fits
 
 ANGLES = 8  # of a quarter turn, that a chart's smallest box is sought in
@@ -77,10 +77,10 @@ def unwrap(
         hidden = suspects[_hidden(placed[some], depth[some], size)]
         if not len(hidden) and len(suspects) == len(everything):
             break
-        # Only charts that hide something are looked at again, and at the end all, to be sure.
+        # Only charts that hide something are checked again, and all of them at the end.
         suspects = np.flatnonzero(np.isin(charts, charts[hidden])) if len(hidden) else everything
         peel += 1
-        report(peel / (peel + 1))  # nobody knows how often
+        report(peel / (peel + 1))  # how many there will be is not known
         layer[hidden] = layer.max() + 1 + (np.arange(len(hidden)) if peel > PEELS else 0)
     report(1.0)
     uvs = (placed / size).reshape(-1, 2).cpu().numpy()
@@ -114,16 +114,16 @@ def adjacent_faces(faces: np.ndarray) -> np.ndarray:
 
 
 def _choose_axes(normals: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Which of `AXES` each face is seen along: near its normal, and its neighbors' if it can."""
+    """Choose which of `AXES` each face is seen along: near its normal, its neighbors' if it can."""
     cosines = normals @ AXES.T
     axis = cosines.argmax(axis=1)
     allowed = (cosines >= STEEPEST) | (cosines == cosines.max(axis=1, keepdims=True))
     count = len(normals)
     both = np.concatenate([pairs, pairs[:, ::-1]])
     neighbors = coo_array((np.ones(len(both)), both.T), shape=(count, count)).tocsr()
-    for _ in range(ROUNDS):
+    for _ in range(VOTES):
         votes = neighbors @ np.eye(len(AXES))[axis]
-        axis = np.where(allowed, cosines + LOYALTY * votes, -np.inf).argmax(axis=1)
+        axis = np.where(allowed, cosines + NEIGHBOR_WEIGHT * votes, -np.inf).argmax(axis=1)
     return axis
 
 
@@ -194,7 +194,7 @@ def _boxes(points: Tensor, chart: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _rows(sides: np.ndarray, size: int) -> np.ndarray | None:
-    """Where rectangles [C, 2] of texels lie in rows, [C, 2]; None if they don't fit.
+    """Place rectangles [C, 2] of texels in rows: their corners [C, 2], or None if they don't fit.
 
     The tall ones first, each in the first row with room: what comes later is never taller.
     """

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ..cameras import orbit_poses
+from ..cameras import INPUT_AZIMUTHS, orbit_poses
 
-VIEWS = 4
+VIEWS = len(INPUT_AZIMUTHS)
 VIEW_ORDER = (1, 2, 3, 0)
 """Frames of the diffusion models at LGM's azimuths 0, 90, 180, 270: their front is frame 1."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -145,7 +145,7 @@ def config_of(shapes: Shapes) -> dict[str, object]:
 
 
 def _empty_network(
-    file: Path, config: Mapping[str, object], shapes: Shapes, network: type[Network]
+    file: Path, config: Mapping[str, Any], shapes: Shapes, network: type[Network]
 ) -> Network:
     """A network on the meta device whose layout is exactly that of `shapes`."""
     try:

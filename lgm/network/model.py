@@ -274,8 +274,8 @@ class LGM(nn.Module):
         size: int | None = None,
         fovy: float = FOVY,
     ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Network inputs [B, 4, 9, size, size], alphas (None without a fourth channel), and how
-        much larger [B] the world is in which they are; see `reconstruct`.
+        """Network inputs [B, 4, 9, size, size], alphas (None without a fourth channel), and by how
+        much [B] the world that they are in is larger; see `reconstruct`.
         """
         views = _batched_views(views, MAX_VIEWS if c2w is not None else VIEW_COUNT)
         size = size or self.preset.input_size

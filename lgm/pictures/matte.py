@@ -78,8 +78,8 @@ def cut_out(
     elif way is None or flat_background_color(rgba[:3]) is None:
         raise ValueError(
             "A mask, alpha or an even background is needed to tell the object, but the picture's "
-            "border shows several colors: give one of these (Remove Background makes a mask), or "
-            "choose rembg or 'none'."
+            "border shows several colors: give one of these (in ComfyUI, connect a mask of Remove "
+            "Background), or choose rembg or 'none'."
         )
     else:
         cut = key_flat_background(rgba[:3])

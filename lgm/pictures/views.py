@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-VIEW_CAPTIONS = ("0°, front", "90°, its own left", "180°, back", "270°, its own right")
-VIEW_FILES = ("0.png", "90.png", "180.png", "270.png")
+from ..cameras import SIDE_AT
+
+VIEW_CAPTIONS = tuple(
+    f"{azimuth}°, {'its own ' if side in ('left', 'right') else ''}{side}"
+    for azimuth, side in SIDE_AT.items()
+)
+VIEW_FILES = tuple(f"{azimuth}.png" for azimuth in SIDE_AT)
 
 
 def view_files(folder: Path) -> list[Path]:

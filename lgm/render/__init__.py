@@ -35,6 +35,7 @@ __all__ = [
     "interruptible",
     "render",
     "render_finite",
+    "why_not",
 ]
 
 _MODULES = {
@@ -100,7 +101,7 @@ def render_finite(
     background: float | Sequence[float] | Tensor = 1.0,
     backend: Backend = "auto",
 ) -> RenderOutput:
-    """`render` without a look at the numbers, which makes Python wait for a GPU: for Gaussians and
+    """`render` without checking the numbers, which makes Python wait for a GPU: for Gaussians and
     invertible cameras [B, V, 4, 4] that are finite, or where it is found out later. What is not
     finite is not drawn, or draws pixels that are not.
     """

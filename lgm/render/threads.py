@@ -14,8 +14,12 @@ FEW_THREADS = 4
 
 @contextmanager
 def threads(count: int) -> Iterator[int]:
-    """Torch's threads on the CPU; gives how many to draw with. With several, the many small steps
-    here wait for each other ten times as long as they work, if the CPU is busy.
+    """Let torch use `count` CPU threads while this is open; gives how many to draw with.
+
+    With several, the threads of the many small steps of meshing wait for each other ten times as
+    long as they work, if the CPU is busy. `torch.set_num_threads` holds for the whole process: what
+    another thread, as of a server, calculates with torch meanwhile is slower, too; and two threads
+    that are inside at a time may leave the number at `count`.
     """
     before, drawing = torch.get_num_threads(), drawing_threads()
     torch.set_num_threads(count)
@@ -26,8 +30,9 @@ def threads(count: int) -> Iterator[int]:
 
 
 def drawing_threads() -> int:
-    """Torch draws in many small steps, too: of few threads, one that another program holds up holds
-    up all, and one alone is steadier. numba's threads don't wait so.
+    """How many threads to draw with; changes nothing. The torch backend, too, works in many small
+    steps: with few threads, one that the system suspends stalls the others, and a single thread is
+    more predictable. numba is not affected.
     """
     count = torch.get_num_threads()
     by_torch = backend_for("auto", torch.device("cpu")) == "torch"

@@ -15,7 +15,7 @@ from .neighbors import NEIGHBORS, array, as_mask, lengths, nearest
 
 CELLS_PER_RADIUS = 64  # gaps of 1.5 to 3 % of the splat's radius part two clusters
 ALONE = 0.25  # part of the opacity that may be alone in its cell: more, and surfaces get gaps
-REACH = 1.5  # standard deviations; two Gaussians this large that touch look like one thing
+REACH = 1.5  # standard deviations; Gaussians that touch at this size are connected
 
 
 def cluster_mask(positions: Tensor, opacities: Tensor, scales: Tensor, rotations: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ def cluster_mask(positions: Tensor, opacities: Tensor, scales: Tensor, rotations
     center, radius = sphere_of(points, weights, sizes)
     points = points - center
     cell = max(radius / CELLS_PER_RADIUS, 2 * quantile(sizes[:, 1], weights, 0.5))
-    if not cell > 0:  # everything at one place
+    if not cell > 0:  # everything at one point
         return as_mask(visible, positions)
     between_steps()
     cells, cell_of, cell = _occupied_cells(points, weights, radius, cell)
@@ -96,9 +96,9 @@ def _touching(cells: np.ndarray) -> np.ndarray:
     for offset in np.ndindex(3, 3, 3):
         step = (np.array(offset) - 1) @ _STRIDES
         if step > 0:  # the other half finds the same pairs
-            place = np.searchsorted(cells, cells + step).clip(max=len(cells) - 1)
-            found = np.flatnonzero(cells[place] == cells + step)
-            pairs.append(np.stack([found, place[found]], axis=1))
+            index = np.searchsorted(cells, cells + step).clip(max=len(cells) - 1)
+            found = np.flatnonzero(cells[index] == cells + step)
+            pairs.append(np.stack([found, index[found]], axis=1))
     return np.concatenate(pairs)
 
 

@@ -64,8 +64,8 @@ def visible_mask(opacities: np.ndarray) -> np.ndarray:
 
 
 def _geometric_median(points: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """[3]: the place with the least sum of distances, nearly (Weiszfeld's steps). Unlike the mean
-    it hardly notices floaters; unlike medians per axis it turns along.
+    """The point [3] with about the least sum of distances (Weiszfeld's steps). Unlike the mean it
+    hardly moves with floaters; unlike medians per axis it turns with the object.
     """
     median = np.average(points, axis=0, weights=weights)
     for _ in range(12):
@@ -100,14 +100,14 @@ def smallest_ball(points: np.ndarray) -> tuple[np.ndarray, float]:
             return center, radius
         candidates = np.concatenate([deciding, points[furthest][None]])
         ball = min(_balls_around(candidates), key=lambda ball: ball[1], default=None)
-        if ball is None or ball[1] <= radius:  # rounding has the last word
+        if ball is None or ball[1] <= radius:  # smaller steps than rounding
             return center, distances[furthest]
         center, radius, deciding = ball
 
 
 def _balls_around(points: np.ndarray):
-    """Balls (center, radius, deciding points) that hold all of points [M, 3], 2 to 4 of them on the
-    surface, in the plane or line of these.
+    """Balls (center, radius, deciding points) that hold all of points [M, 3]: the smallest ones
+    through 2 to 4 of them, so that the center lies in the line or plane that these span.
     """
     for count in range(2, min(len(points), 4) + 1):
         for chosen in map(list, combinations(range(len(points)), count)):

@@ -1,11 +1,13 @@
 """Which Gaussians of a splat to keep: faint, huge, stray and surplus ones found, crops, extent.
 
-Made for splats from anywhere: any count, place, scale and turn gives the same answer. Nothing here
-changes a record: every function returns a mask [N] (bool, on the device of its input), for
+Made for splats from anywhere: count, position, scale and rotation don't change the answer. Nothing
+here changes a record: every function returns a mask [N] (bool, on the device of its input), for
 `Gaussians.select`. The arithmetic is float64 on the CPU, as neighbor searches need it.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -26,8 +28,8 @@ def keep_mask(
     largest_cluster: bool = False,
     budget: int = 0,
 ) -> Tensor:
-    """What is left when everything unwanted is gone; each step looks only at what the one before
-    it kept. An option that is 0 or False does nothing.
+    """Which Gaussians to keep; each step sees only what the one before it kept. An option that is 0
+    or False does nothing.
 
     Args:
         gaussians: a batch of one.
@@ -60,33 +62,30 @@ def keep_mask(
     # The order: cheap before dear, and what is removed early no longer counts as a neighbor, a
     # bridge between clusters, or a rival for the budget.
     steps = [
-        (min_opacity, lambda p, o, s, r: opacity_mask(o, min_opacity)),
-        (max_scale, lambda p, o, s, r: scale_mask(p, o, s, max_scale)),
-        (outliers, lambda p, o, s, r: outlier_mask(p, outliers)),
-        (largest_cluster, lambda p, o, s, r: cluster_mask(p, o, s, r)),
-        (budget, lambda p, o, s, r: budget_mask(p, o, s, budget)),
+        (min_opacity, lambda it: opacity_mask(it.opacities[0], min_opacity)),
+        (max_scale, lambda it: scale_mask(*_sizes(it), max_scale)),
+        (outliers, lambda it: outlier_mask(it.positions[0], outliers)),
+        (largest_cluster, lambda it: cluster_mask(*_sizes(it), it.rotations[0])),
+        (budget, lambda it: budget_mask(*_sizes(it), budget)),
     ]
     steps = [step for is_on, step in steps if is_on]
     keep = torch.ones(gaussians.count, dtype=torch.bool)
     if not steps:
         return keep.to(gaussians.device)
-    columns = [
-        column[0].detach().cpu()
-        for column in (
-            gaussians.positions,
-            gaussians.opacities,
-            gaussians.scales,
-            gaussians.rotations,
-        )
-    ]
-    for column in columns:
+    shapes = replace(gaussians, sh=None).map(lambda tensor: tensor.detach().cpu())
+    for column in (*_sizes(shapes), shapes.rotations[0]):
         keep &= column.isfinite().all(-1)
     for step in steps:
         between_steps()
         kept = keep.nonzero()[:, 0]
         if len(kept):
-            keep[kept] = step(*(column[kept] for column in columns))
+            keep[kept] = step(shapes.select(kept))
     return keep.to(gaussians.device)
+
+
+def _sizes(gaussians: Gaussians) -> tuple[Tensor, Tensor, Tensor]:
+    """Positions, opacities and scales of one object."""
+    return gaussians.positions[0], gaussians.opacities[0], gaussians.scales[0]
 
 
 def opacity_mask(opacities: Tensor, minimum: float) -> Tensor:
@@ -106,7 +105,7 @@ def outlier_mask(positions: Tensor, deviations: float) -> Tensor:
     """Gaussians about as close to their neighbors as is usual in this splat: statistical outlier
     removal (Rusu et al. 2008) on the mean distance to the nearest NEIGHBORS other places.
 
-    The distances' logarithm is compared with its median, in standard deviations told from the
+    The distances' logarithm is compared with its median, in standard deviations estimated from the
     median absolute deviation: detail is packed 100 times denser than plain areas in many splats,
     and plain areas are no outliers, nor may the outliers themselves widen what is usual.
 

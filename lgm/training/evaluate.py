@@ -1,10 +1,9 @@
-"""How good is a model on objects it never saw: a table per tier, beside baselines that need no
+"""`lgm evaluate`: measures a model on held-out objects, tier by tier, beside baselines without
 learning.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import zlib
 from collections.abc import Callable
@@ -20,14 +19,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..cameras import FOVY, plucker_rays, world_to_camera
-from ..command.options import Parser, pick_device, whole_number
-from ..command.outputs import check_writable, staged_folder
 from ..gaussians import Gaussians
 from ..network.hull import visual_hull
 from ..network.model import LGM
 from ..network.presets import ROUNDS, VIEW_COUNT
 from ..network.views import cameras_from_rays, depth_rays
-from ..network.weights import load_model
 from ..render import render
 from .batches.augment import GRID_STEPS, WHITE, distort, jitter
 from .evaluation_set import read_depths, read_pictures
@@ -38,9 +34,7 @@ INPUTS = ("exact", "distorted", "jittered", "distorted+jittered")
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """K objects in 4 input and 8 novel views each; made by `lgm dataset`, or read from the
-    repository's small one.
-    """
+    """K held-out objects with 4 input and 8 novel views each, as `lgm dataset` writes them."""
 
     images: Tensor  # uint8 [K, V, 4, S, S], straight color and alpha; the first four are the inputs
     c2w: Tensor  # [V, 4, 4]
@@ -66,15 +60,15 @@ class EvaluationSet:
             ) from error
 
     def views(self, index: int) -> Tensor:
-        """[V, 4, S, S], 0..1, color on white plus alpha."""
+        """The views [V, 4, S, S] of an object, 0..1: color on white, and alpha."""
         rgba = self.images[index].float() / 255
         color, alpha = rgba.split((3, 1), dim=1)
         return torch.cat([color * alpha + (1 - alpha), alpha], dim=1)
 
 
 def measure(images: Tensor, alphas: Tensor, truth: Tensor) -> dict[str, float]:
-    """Means over novel views of pictures [V, 3, S, S] and coverage [V, 1, S, S] against truth [V,
-    4, S, S].
+    """Compare images [V, 3, S, S] and alphas [V, 1, S, S] with the truth [V, 4, S, S]; means over
+    the views. "object psnr" counts the object's pixels alone.
     """
     color, mask = truth.split((3, 1), dim=1)
     images = images.clamp(0, 1)
@@ -121,10 +115,10 @@ def predict(
     """The method under test: reconstruct from the inputs, render the novel views.
 
     Args:
-        count: of the four inputs these are taken, beginning with the front.
+        count: number of inputs, starting with the front.
         fit: steps that fit the splat to the inputs.
-        kind: what the inputs are like, one of INPUTS.
-        rounds: how often a corrector looks.
+        kind: augmentation of the inputs, one of INPUTS.
+        rounds: correction rounds.
     """
     chosen = {1: [0], 2: [0, 1], 3: [0, 1, 2], 4: [0, 1, 2, 3]}[count]
 
@@ -153,15 +147,16 @@ def white(views: Tensor, c2w: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor]
 
 
 def nearest_input(views: Tensor, c2w: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The input picture whose camera stands nearest, unchanged."""
+    """Baseline: the input image whose camera is nearest, unchanged."""
     distance = torch.cdist(c2w[VIEW_COUNT:, :3, 3], c2w[:VIEW_COUNT, :3, 3])
     chosen = views[:VIEW_COUNT][distance.argmin(1)]
     return chosen[:, :3], chosen[:, 3:]
 
 
 def hull_splats(views: Tensor, c2w: Tensor, resolution: int = 128) -> Gaussians:
-    """The colored visual hull of the four silhouettes, carved from voxels: each takes the color of
-    the views that see it, the better they face it the more."""
+    """The colored visual hull of the four silhouettes, carved from voxels. A voxel's color is the
+    mean over the views that see it, weighted by how well they face its surface.
+    """
     colors, alphas = views[:VIEW_COUNT].split((3, 1), dim=1)
     poses = c2w[:VIEW_COUNT]
     axis = (torch.arange(resolution) + 0.5) / resolution * 2 - 1
@@ -204,8 +199,8 @@ def hull(views: Tensor, c2w: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 def true_depth(views: Tensor, c2w: Tensor, depths: Tensor | None) -> tuple[Tensor, Tensor]:
-    """A ceiling: the inputs' pixels as Gaussians at their true depth. What no input saw stays
-    empty.
+    """An upper bound for pixel-aligned methods: the inputs' pixels as Gaussians at their true
+    depth. Surfaces that no input shows stay empty.
     """
     colors, alphas = views[:VIEW_COUNT].split((3, 1), dim=1)
     size = views.shape[-1]
@@ -251,7 +246,7 @@ def _bytes(images: Tensor) -> Tensor:
 
 
 def summarize(rows: list[dict[str, object]]) -> list[dict[str, object]]:
-    """Mean, median and worst tenth of PSNR and the other means, per tier and method."""
+    """Mean, median and worst tenth of PSNR, and means of the other figures, per tier and method."""
     table = []
     for tier in sorted({row["tier"] for row in rows}):
         for method in dict.fromkeys(row["method"] for row in rows):
@@ -275,7 +270,7 @@ def summarize(rows: list[dict[str, object]]) -> list[dict[str, object]]:
 
 
 def print_table(table: list[dict[str, object]]) -> None:
-    """Markdown, so that it can stand in a README."""
+    """Print a table in Markdown."""
     print("| " + " | ".join(table[0]) + " |\n|" + "---|" * len(table[0]))
     for row in table:
         print(
@@ -288,7 +283,7 @@ def print_table(table: list[dict[str, object]]) -> None:
 def save_sheet(
     path: Path, data: EvaluationSet, pictures: dict[int, list[Tensor]], indices: list[int]
 ) -> None:
-    """Per object: the four inputs, then truth above each method's novel views."""
+    """Write an image: for each object the four inputs, then the truth above every method."""
     blocks = []
     for index in indices:
         truth, *methods = pictures[index]
@@ -299,104 +294,3 @@ def save_sheet(
         blocks.extend(torch.cat(list(row), dim=-1) for row in [inputs, *rows])
     sheet = torch.cat(blocks, dim=-2)
     Image.fromarray(sheet.permute(1, 2, 0).numpy()).save(path)
-
-
-def parser() -> argparse.ArgumentParser:
-    p = Parser("lgm evaluate", description="PSNR, SSIM and IoU on held-out objects, per tier.")
-    p.add_argument("--data", type=Path, required=True, help="evaluation set made by `lgm dataset`")
-    p.add_argument("--model", default="demo", help="name or path of the weights")
-    p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, ...")
-    p.add_argument(
-        "--views",
-        type=whole_number(1, VIEW_COUNT),
-        nargs="+",
-        default=[VIEW_COUNT],
-        help="how many of the four inputs to use; several are compared",
-    )
-    p.add_argument(
-        "--size",
-        type=whole_number(32, 4096),
-        nargs="*",
-        default=None,
-        help="input sides to test, e.g. 256 128",
-    )
-    p.add_argument(
-        "--fit",
-        type=whole_number(0, 10_000),
-        nargs="+",
-        default=[0],
-        help="steps that fit the splats to the inputs; several are compared, e.g. 0 10",
-    )
-    p.add_argument(
-        "--rounds",
-        type=whole_number(0, 100),
-        nargs="+",
-        default=[ROUNDS],
-        help="how often the corrector looks, of models that have one; several are compared",
-    )
-    p.add_argument(
-        "--inputs",
-        choices=INPUTS,
-        nargs="+",
-        default=["exact"],
-        help="the model's inputs as they are, or with the paper's grid distortion, orbital camera "
-        "jitter or both in all views but the first; several are compared",
-    )
-    p.add_argument("--no-baselines", action="store_true", help="only the model")
-    p.add_argument("--tiers", nargs="*", help="only these tiers")
-    p.add_argument(
-        "--worst",
-        type=whole_number(1, 1000),
-        default=6,
-        help="how many of the worst objects the sheet shows",
-    )
-    p.add_argument("--out", type=Path, help="folder for rows.json, worst.png and sheet.png")
-    return p
-
-
-def main(argv: list[str] | None = None) -> int:
-    arguments = parser().parse_args(argv)
-    if arguments.out:
-        check_writable(arguments.out, folder=True)
-    data = EvaluationSet.load(arguments.data)
-    if arguments.tiers:
-        keep = [i for i, tier in enumerate(data.tiers) if tier in arguments.tiers]
-        if not keep:
-            known = ", ".join(sorted(set(data.tiers)))
-            raise ValueError(f"{arguments.data} has none of these tiers: choose among {known}.")
-        depths = None if data.depths is None else data.depths[keep]
-        names, tiers = [data.names[i] for i in keep], [data.tiers[i] for i in keep]
-        data = EvaluationSet(data.images[keep], data.c2w, depths, names, tiers)
-    model = load_model(arguments.model, pick_device(arguments.device))
-    sizes = arguments.size or [model.preset.input_size]
-    name = Path(arguments.model).stem
-    methods = {
-        f"{name} {size} px{'' if count == VIEW_COUNT else f', {count} views'}"
-        f"{'' if kind == 'exact' else f', {kind} inputs'}"
-        f"{'' if rounds == ROUNDS else f', --rounds {rounds}'}"
-        f"{f', fitted in {fit} steps' if fit else ''}": predict(
-            model, size, count, fit, kind, rounds
-        )
-        for size in sizes
-        for rounds in arguments.rounds
-        for count in arguments.views
-        for kind in arguments.inputs
-        for fit in arguments.fit
-    }
-    if not arguments.no_baselines:
-        methods |= {"white": white, "nearest input": nearest_input, "visual hull": hull}
-        if data.depths is not None:
-            methods["true depth"] = true_depth
-    pictures: dict[int, list[Tensor]] = {}
-    rows = evaluate(data, methods, pictures)
-    print_table(summarize(rows))
-    if arguments.out:
-        first = next(iter(methods))
-        scores = [row["psnr"] for row in rows if row["method"] == first]
-        order = [int(i) for i in np.argsort(scores)]
-        spread = order[:: max(1, len(order) // 8)][:8]
-        with staged_folder(arguments.out) as folder:
-            (folder / "rows.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
-            save_sheet(folder / "worst.png", data, pictures, order[: arguments.worst])
-            save_sheet(folder / "sheet.png", data, pictures, spread)
-    return 0

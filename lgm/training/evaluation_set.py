@@ -1,7 +1,7 @@
-"""Evaluation sets: pictures of held-out objects from four input and eight novel views, in one file.
+"""Evaluation sets: images of held-out objects from four input and eight novel views, in one file.
 
-The pictures are lossless WebP with straight color and alpha, the depths 16-bit floats; the CPU
-rasterizer makes them, so that a set doesn't depend on the machine it was made on.
+Images are lossless WebP with straight color and alpha, depths are 16-bit floats. They are drawn by
+the CPU rasterizer, which gives the same set on every machine.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def soft_light(count: int) -> Lights:
 def render_pictures(
     soup: TriangleSoup, size: int, poses: Tensor | None = None, supersample: int = 3
 ) -> tuple[Tensor, Tensor]:
-    """Straight-color RGBA pictures uint8 [B, V, 4, S, S] and camera-z depths [B, V, S, S], 0 where
+    """Straight-color RGBA images uint8 [B, V, 4, S, S] and camera-z depths [B, V, S, S], 0 where
     nothing is."""
     poses = evaluation_poses() if poses is None else poses
     views = poses.expand(soup.count, *poses.shape)

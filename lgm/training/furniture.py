@@ -1,4 +1,4 @@
-"""The training pack from public furniture libraries, and the evaluation set.
+"""Makes the training pack of public furniture libraries, and the evaluation set.
 
 Source of the pack: the Debian package `sweethome3d-furniture` 1.8-1 (five libraries, CC0 and
 CC-BY; see TRAINING_DATA.md). Which objects are never trained on is frozen in `heldout.json`.
@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from tqdm import tqdm
 
-from ..command.outputs import staged_folder
+from ..io.outputs import staged_folder
 from .evaluation_set import heldout, save_set
 from .packs.mesh import Mesh
 from .packs.obj import SourceMesh, read_obj
@@ -42,7 +42,7 @@ LICENSES = {
 
 
 def furniture_objects(source: Path | None = None) -> Iterator[Packed]:
-    """The libraries' objects, those held out for evaluation in splits of their own.
+    """The libraries' objects; the held-out ones are in splits of their own.
 
     Args:
         source: the .deb file, or a directory of .sh3f files; None takes the installed package.
@@ -124,7 +124,7 @@ def read_catalog(archive: zipfile.ZipFile) -> list[dict[str, str]]:
 
 
 def family(item: dict[str, str]) -> str:
-    """Objects that may be twins: one creator, one kind of thing (the head noun of the name)."""
+    """A key that similar objects share: the creator and the head noun of the name."""
     head = re.split(r" with | and | - |,|\(", item["name"].lower())[0]
     noun = re.sub(r"[^a-z']", " ", head).split()
     return f"{noun[-1] if noun else head}/{item.get('creator', '')}".lower()

@@ -1,6 +1,6 @@
-"""Ground-truth pictures of textured triangles: a z-buffer on the CPU (numba) or GPU (Triton).
+"""Draws true images of textured triangles, by a z-buffer on the CPU (numba) or GPU (Triton).
 
-Frame and cameras as in `lgm.cameras`. Only training and evaluation need this file.
+Frame and cameras are those of `lgm.cameras`.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ class Lights:
 
 @dataclass(frozen=True)
 class Renders:
+    """Images of B objects in V views each."""
+
     images: Tensor  # [B, V, 3, S, S] 0..1, composited on white
     alphas: Tensor  # [B, V, 1, S, S] 0..1, supersampled coverage
     depths: Tensor  # [B, V, 1, S, S] camera z, mean of the covered subpixels, 0 where none
@@ -64,7 +66,7 @@ def rasterize(
     fovy: float = FOVY,
     supersample: int = 2,
 ) -> Renders:
-    """Pictures of every object from its own cameras.
+    """Draw every object from its own cameras.
 
     Triangles with a corner closer than 0.05 in front of the camera are dropped.
 
@@ -72,7 +74,7 @@ def rasterize(
         soup: on the device to draw on.
         lights: None shows the plain colors.
         c2w: [B, V, 4, 4] camera-to-world, OpenGL axes.
-        size: side of the square pictures.
+        size: side of the square images.
         supersample: samples per pixel and axis.
 
     Raises:
@@ -99,7 +101,7 @@ def rasterize(
 
 def _visibility(soup: TriangleSoup, c2w: Tensor, focal: float, size: int) -> Tensor:
     """[B * V, size, size] int64, see `zbuffer_numba.visibility`."""
-    # Double, so that TF32 settings don't move the picture.
+    # Double precision, because TF32 settings would change float32 products.
     w2c = world_to_camera(c2w.double())[:, :, :3].float().contiguous()
     if soup.corners.is_cuda:
         from ..mesh.zbuffer_triton import visibility
@@ -128,7 +130,7 @@ def _shade(
     """Means of premultiplied color, coverage and depth, [B * V, 5, S, S], of `packed` samples."""
     count, size = packed.shape[:2]
     views = count // max(soup.count, 1)
-    # A texel's three channels next to each other.
+    # Channels last: a texel is one read.
     soup = replace(soup, atlas=soup.atlas.permute(0, 2, 3, 1).contiguous())
     pooled = []
     step = max(CHUNK // size**2, 1)
@@ -140,7 +142,7 @@ def _shade(
         ray = _ray(poses, row, column, size, fovy)
         item = (image + first) // views
         samples = packed.new_zeros(len(chunk), 5, size, size, dtype=torch.float32)
-        samples[image, :, row, column] = _look(soup, lights, triangle, item, poses[:, :3, 3], ray)
+        samples[image, :, row, column] = _shaded(soup, lights, triangle, item, poses[:, :3, 3], ray)
         pooled.append(F.avg_pool2d(samples, supersample))
     return torch.cat(pooled)
 
@@ -153,7 +155,7 @@ def _ray(poses: Tensor, row: Tensor, column: Tensor, size: int, fovy: float) -> 
     return (poses[:, :3, :3] * local[:, None]).sum(-1)  # a matrix product might be TF32
 
 
-def _look(
+def _shaded(
     soup: TriangleSoup,
     lights: Lights | None,
     triangle: Tensor,
@@ -181,8 +183,8 @@ def _mix(weights: Tensor, values: Tensor) -> Tensor:
 def _intersect(corners: Tensor, origin: Tensor, ray: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Barycentric weights [P, 3], depth [P, 1] and face normal [P, 3] where rays meet triangles.
 
-    Möller and Trumbore (1997). Corners are snapped to a grid when drawn, so a ray may miss its
-    triangle by a hair: weights are clamped, which also bounds the depth. The normal has any length.
+    Möller and Trumbore (1997). The z-buffer snaps corners to a grid, so a ray may just miss its
+    triangle: weights are clamped, which also bounds the depth. The normal is not normalized.
     """
     first = corners[:, 0]
     edge_1, edge_2 = corners[:, 1] - first, corners[:, 2] - first
@@ -204,7 +206,8 @@ def _intersect(corners: Tensor, origin: Tensor, ray: Tensor) -> tuple[Tensor, Te
 def _towards(normal: Tensor, face: Tensor, ray: Tensor) -> Tensor:
     """Unit normals on the visible side.
 
-    The face decides which side that is: a smooth normal may lean past the rim.
+    The face normal decides which side that is, since an interpolated normal may point away near a
+    silhouette.
     """
     face = F.normalize(face, dim=-1, eps=1e-20)
     face = torch.where((face * ray).sum(-1, keepdim=True) > 0, -face, face)

@@ -1,4 +1,4 @@
-"""What a training run does, as data: the paper's recipe, the bundled model's, and changes."""
+"""The settings of a training run as data: the paper's, the included model's, and changes."""
 
 from __future__ import annotations
 
@@ -18,46 +18,46 @@ class Recipe:
     preset: str = "demo"
     learning_rate: float = 4e-4  # Tang et al. 2024
     beta1: tuple[float, float] = (0.95, 0.85)
-    """At the ends and at the peak of the schedule: the original's scheduler overrides its 0.9."""
+    """At the ends and at the peak of the schedule; the original's OneCycle overrides its 0.9."""
     beta2: float = 0.95
     weight_decay: float = 0.05
-    decay_norms: bool = True  # the original decays every parameter, norms and biases too
+    decay_norms: bool = True  # as in the original: weight decay also on norms and biases
     optimizer: str = "adamw"  # or adamw8bit, paged_adamw8bit: need the package bitsandbytes
-    warmup: float = 0.02  # share of the budget, from learning_rate / 25
+    warmup: float = 0.02  # share of the budget in which the rate rises from learning_rate / 25
     gradient_clip: float = 1.0
     accumulation: int = 1  # batches whose gradients make one step
-    checkpointing: bool = False  # layers are calculated again for the gradient: less memory
-    ema: float = 0.999  # 0 switches the average off
+    checkpointing: bool = False  # activations are recomputed in the backward pass: less memory
+    ema: float = 0.999  # decay of the moving average of the weights; 0: no average
     batch_sizes: tuple[int, ...] = (8,)  # objects per process, one per stage
-    sizes: tuple[int, ...] = (256,)  # side of the input pictures per stage, pixels
-    render_scale: int = 1  # side of the supervised pictures over the inputs'
+    sizes: tuple[int, ...] = (256,)  # side of the input images per stage, pixels
+    render_scale: int = 1  # side of the supervised images over the inputs'
     stage_ends: tuple[float, ...] = (1.0,)
     view_count: int = 8  # views drawn of each object, inputs and poles included
-    skipped_inputs: int = 0  # so many inputs, by turns, have no loss: more time for new views
-    input_counts: tuple[int, ...] = (VIEW_COUNT,)  # of inputs; each step takes one of them
+    skipped_inputs: int = 0  # number of inputs without loss, by turns: more time for new views
+    input_counts: tuple[int, ...] = (VIEW_COUNT,)  # numbers of inputs; each step draws one
     even_inputs: float = 0.0
-    """Share of objects in shards whose inputs go around them in even steps, as at inference; the
-    original takes any of the ring in any order. Drawn objects have even ones."""
-    augment_from: float = 0.0
-    distortion_chance: float = 0.5  # of an object's views but the first, as in the paper
+    """Share of objects from shards whose inputs are evenly spaced, as at inference. The original
+    takes any views of the ring in any order. Drawn objects always have even inputs."""
+    augment_from: float = 0.0  # progress at which the augmentations start
+    distortion_chance: float = 0.5  # per object, for all its inputs but the first, as in the paper
     jitter_chance: float = 0.5
     batches_per_group: int = 4  # rendered together on a GPU
     rgb_weight: float = 1.0
-    psnr_weight: float = 0.0  # on the mean of ln(squared error) of each picture: of PSNR itself
+    psnr_weight: float = 0.0  # on each image's ln(squared error), which is PSNR up to a factor
     alpha_weight: float = 1.0
     lpips_weight: float = 1.0
-    lpips_from: float = 0.0  # from scratch, leave it off until shapes appear: 0.1, say
-    blend_twice: bool = True  # the original puts its targets on white twice: soft edges differ
+    lpips_from: float = 0.0  # progress at which LPIPS starts; from scratch 0.1, when shapes appear
+    blend_twice: bool = True  # as in the original: targets are blended with white twice
     l1_weight: float = 0.0
     ssim_weight: float = 0.0
     edge_weight: float = 0.0
-    surface_weight: float = 0.0  # Gaussians of object pixels at the known surface; fades to a tenth
-    depth_weight: float = 0.0  # rendered expected depth against the true one
+    surface_weight: float = 0.0  # Gaussians' distance to the true surface; decays to a tenth
+    depth_weight: float = 0.0  # rendered depth against the true one
     corrector_rate: float = 1.0  # its learning rate over the first network's
-    rounds: tuple[int, ...] = (1,)  # looks of a corrector, by turns of the steps; the last learns
-    draft_share: float = 0.0  # of objects whose loss looks at the splat before its correction
-    key_white: float = 0.0  # share of objects whose silhouettes are guessed from white
-    mesh_share: float = 0.4  # of objects that come from mesh packs; the rest is procedural
+    rounds: tuple[int, ...] = (1,)  # correction rounds, by turns of the steps; the last is trained
+    draft_share: float = 0.0  # share of objects whose loss is of the draft, before correction
+    key_white: float = 0.0  # share of objects whose alpha is guessed from the white background
+    mesh_share: float = 0.4  # share of objects from mesh packs; the others are procedural
 
 
 RECIPES = {
@@ -87,6 +87,24 @@ RECIPES = {
         key_white=0.3,
     ),
 }
+RECIPES["demo_part7"] = replace(  # the last part of the included model, started from the sixth
+    RECIPES["demo"],
+    learning_rate=1.3e-4,
+    corrector_rate=4.0,
+    warmup=0.03,
+    ema=0.999,
+    sizes=(256, 128, 256),
+    batch_sizes=(16, 64, 32),
+    stage_ends=(0.4, 0.5, 1.0),
+    rgb_weight=2.0,
+    psnr_weight=0.05,
+    surface_weight=0.2,
+    mesh_share=0.8,
+    augment_from=0.0,
+    skipped_inputs=2,
+    view_count=10,
+    rounds=(1, 2, 1, 3),
+)
 
 OPTIMIZERS = ("adamw", "adamw8bit", "paged_adamw8bit")
 
@@ -145,7 +163,7 @@ def _check(recipe: Recipe) -> None:
 
 
 def _is_like(value: object, example: object) -> bool:
-    """Whether a JSON value can stand where `example` stands."""
+    """Whether a JSON value has the type of `example`."""
     if isinstance(example, tuple):
         return (
             isinstance(value, list)
@@ -167,25 +185,25 @@ def one_cycle(progress: float, warmup: float, first: float, peak: float, last: f
 
 
 def learning_rate(progress: float, recipe: Recipe) -> float:
-    """The original's schedule, over the share of the budget."""
+    """The learning rate at a share of the budget, by the original's schedule."""
     first = recipe.learning_rate / 25
     return one_cycle(progress, recipe.warmup, first, recipe.learning_rate, first / 1e4)
 
 
 def beta1(progress: float, recipe: Recipe) -> float:
-    """Adam's momentum, low where the learning rate is high."""
+    """Adam's momentum at a share of the budget: low when the learning rate is high."""
     ends, peak = recipe.beta1
     return one_cycle(progress, recipe.warmup, ends, peak, ends)
 
 
 def input_count(recipe: Recipe, seed: int, first: int) -> int:
-    """How many inputs the step takes whose first sample has this number."""
+    """The number of inputs of the step whose first sample has the number `first`."""
     counts = recipe.input_counts
     return counts[int(np.random.default_rng([seed, first, 2]).integers(len(counts)))]
 
 
 def input_azimuths(count: int) -> list[float]:
-    """Degrees, around the object in order: the first of LGM's four, or more in even steps."""
+    """Azimuths in degrees, in order: the first ones of LGM's four, or more in even steps."""
     return [view * 360 / max(count, VIEW_COUNT) for view in range(count)]
 
 

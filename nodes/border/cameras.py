@@ -31,7 +31,7 @@ def read_camera(info: dict) -> Camera:
     orthographic camera shows at its target's distance what a perspective one of its angle would.
 
     Raises:
-        ValueError: not a camera, or one without a place or a direction.
+        ValueError: not a camera, or one without a position or a direction.
     """
     if not isinstance(info, dict) or not isinstance(info.get("position"), dict):
         raise ValueError(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import comfy.model_management as management
 import comfy.utils
@@ -53,7 +54,7 @@ def outgoing(tensor: Tensor) -> Tensor:
     return tensor.to(management.intermediate_device(), management.intermediate_dtype())
 
 
-def say(node: type, text: str) -> None:
+def say(node: type[Any], text: str) -> None:
     """One line of text on the node in the page, and in the log."""
     from server import PromptServer  # the server's own module: not importable before it runs
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...lgm.cameras import FOVY, input_poses
+from ...lgm.cameras import FOVY, SIDE_AT, input_poses
 from ...lgm.network.presets import VIEW_COUNT
 from .cameras import common_fov, read_camera
 from .pictures import pictures_from_image
+
+SIDES = tuple(SIDE_AT.values())
 
 
 def objects_from_image(image: Tensor) -> Tensor:
@@ -44,8 +46,5 @@ def camera_poses(cameras: dict, elevation: float) -> tuple[Tensor, float]:
             f"Four cameras or none are needed, missing: {', '.join(missing)}. Connect them, or "
             "take all off and set the elevation."
         )
-    read = [read_camera(camera) for camera in given]
+    read = [read_camera(camera) for camera in given if camera is not None]
     return torch.stack([camera.c2w for camera in read]), common_fov(read)
-
-
-SIDES = ("front", "left", "back", "right")  # the object's own

@@ -80,7 +80,7 @@ def page_file(suffix: str, content: list[Tensor], make: Callable[[], bytes]) -> 
 
 
 def entry(path: Path) -> dict[str, str]:
-    """What the page asks ComfyUI for a file with."""
+    """The query with which the page asks ComfyUI for a file."""
     return {"filename": path.name, "subfolder": SUBFOLDER, "type": "temp"}
 
 
@@ -88,7 +88,7 @@ def path_within(kind: str, *parts: str) -> Path:
     """A path in ComfyUI's "temp" or "input" folder.
 
     Raises:
-        ValueError: it leads out of it: whoever wrote the workflow made it up.
+        ValueError: it leads out of that folder, so the workflow was forged.
     """
     folder = folder_paths.get_directory_by_type(kind)
     path = Path(folder, *parts)

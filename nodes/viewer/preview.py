@@ -136,7 +136,7 @@ class PreviewSplat(io.ComfyNode):
         state = read_state(viewer)
         splat = dropped_splat(state.file) if splat is None else splat
         seen = seen_picture(state) if picture == AS_SEEN else None
-        notes = list(remarks(splat, images, picture == AS_SEEN and seen is None))
+        notes = list(notes_on(splat, images, picture == AS_SEEN and seen is None))
         edited = edit_splat(splat, state)
         batch = len(splat.positions)
         progress = host.Progress(1 + batch if seen is None else 1)
@@ -175,8 +175,8 @@ class PreviewSplat(io.ComfyNode):
         return io.NodeOutput(*outputs, ui={"lgm_preview": [payload]})
 
 
-def remarks(splat: Types.SPLAT, images: Tensor | None, unseen: bool):
-    """What the user would wonder about."""
+def notes_on(splat: Types.SPLAT, images: Tensor | None, unseen: bool):
+    """Facts about the shown data that a user may not expect."""
     if len(splat.positions) > 1:
         yield f"the first of {len(splat.positions)} splats is shown"
     if images is not None and len(images) > MOST_IMAGES:
@@ -186,7 +186,7 @@ def remarks(splat: Types.SPLAT, images: Tensor | None, unseen: bool):
 
 
 def edit_splat(splat: Types.SPLAT, state: State) -> Types.SPLAT:
-    """What the viewer's edits leave of every splat of a batch; without any, the batch itself.
+    """Apply the viewer's edits to every splat of a batch; without any, give the batch itself.
 
     Raises:
         ValueError: nothing is left of one.

@@ -54,7 +54,7 @@ def read_state(value: dict | None) -> State:
 
 
 def _camera(camera: dict) -> dict | None:
-    """With three.js's vertical angle made ComfyUI's, which spans the shorter side: what fits the
+    """Turn three.js's vertical angle into ComfyUI's, which spans the shorter side: what fits the
     view then fits a picture of any shape. None without a position."""
     if not camera.get("position"):
         return None

@@ -163,7 +163,7 @@ def released_size() -> dict:
         with torch.device("meta"):
             network = library.UNet(ip_dim=ip_dim)
         config, state = core.for_core(network)
-        made = core.MultiViewUNet(
+        made = core.CoreMultiViewUNet(
             **config.unet_config, device="meta", operations=comfy.ops.disable_weight_init
         )
         ours = {key: list(tensor.shape) for key, tensor in made.state_dict().items()}

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from lgm import LGM, Gaussians, load_model
+from lgm.command import evaluate as command
+from lgm.command.evaluate import main
 from lgm.network.presets import ROUNDS, VIEW_COUNT
-from lgm.training import evaluate as evaluation
 from lgm.training.evaluate import (
     EvaluationSet,
     disturb,
     evaluate,
     hull,
-    main,
     measure,
     nearest_input,
     predict,
@@ -169,8 +169,8 @@ def model(monkeypatch):
     fake = create_autospec(LGM, instance=True)
     fake.preset = SimpleNamespace(input_size=32)
     fake.reconstruct.return_value = fake.fit.return_value = ball
-    loaded = create_autospec(evaluation.load_model, return_value=fake)
-    monkeypatch.setattr(evaluation, "load_model", loaded)
+    loaded = create_autospec(command.load_model, return_value=fake)
+    monkeypatch.setattr(command, "load_model", loaded)
     fake.loaded = loaded
     return fake
 
@@ -226,7 +226,7 @@ def test_inputs_are_disturbed_as_asked(model, data, capsys):
 def test_the_model_is_the_one_that_is_asked_for_and_baselines_stand_beside_it(
     model, capsys, monkeypatch
 ):
-    monkeypatch.setattr(evaluation, "hull", white)  # which takes seconds
+    monkeypatch.setattr(command, "hull", white)  # which takes seconds
     assert main(["--data", str(DATA), "--model", "other.safetensors", "--device", "cpu"]) == 0
     model.loaded.assert_called_once_with("other.safetensors", "cpu")
     table = capsys.readouterr().out
@@ -246,9 +246,9 @@ def test_only_the_tiers_asked_for(model, data, capsys):
 
 def test_its_folder_holds_rows_and_the_worst_objects_first(model, data, tmp_path, monkeypatch):
     shown = []
-    save_sheet = create_autospec(evaluation.save_sheet)
+    save_sheet = create_autospec(command.save_sheet)
     save_sheet.side_effect = lambda path, data, pictures, indices: shown.append((path, indices))
-    monkeypatch.setattr(evaluation, "save_sheet", save_sheet)
+    monkeypatch.setattr(command, "save_sheet", save_sheet)
     out = tmp_path / "out"
     assert main(["--data", str(DATA), "--no-baselines", "--worst", "2", "--out", str(out)]) == 0
     rows = json.loads((out / "rows.json").read_text())

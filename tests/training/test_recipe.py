@@ -1,6 +1,7 @@
 """Every field of a recipe does what it says, and nothing else."""
 
 import random
+import re
 from dataclasses import fields, replace
 from itertools import islice
 from pathlib import Path
@@ -23,7 +24,7 @@ from lgm.training.learning import step as steps_of
 from lgm.training.learning.journal import Journal, draw
 from lgm.training.learning.losses import log_error
 from lgm.training.learning.step import loss_terms, train_step
-from lgm.training.recipe import Recipe, beta1, learning_rate, one_cycle
+from lgm.training.recipe import RECIPES, Recipe, beta1, changed, learning_rate, one_cycle
 
 from .small import CORRECTED, CPU, TINY, batch_of, small_run
 
@@ -57,6 +58,13 @@ def batch(maker) -> Batch:
 def gaussians(batch):
     with torch.no_grad():
         return small_run().model(batch.inputs, batch.alphas)
+
+
+def test_the_last_recipe_of_the_included_model_is_the_one_in_its_history():
+    """The command in the docs and `--recipe demo_part7` train alike."""
+    page = Path(__file__).parents[2] / "docs" / "training-history.md"
+    (text,) = re.findall(r"--set '(\{.*?\})'", page.read_text(encoding="utf-8"))
+    assert changed(RECIPES["demo"], text) == RECIPES["demo_part7"]
 
 
 # Batches --------------------------------------------------------------------------------------
@@ -491,7 +499,7 @@ def test_no_field_is_without_a_law():
         "preset": "test_train: the paper's world",
         "optimizer": "test_train: a resumed run, for each",
         "rounds": "test_train: steps take turns",
-        "even_inputs": "test_views: even inputs",
+        "even_inputs": "batches/test_rendered: even inputs",
         "batches_per_group": "on a GPU alone, and of no effect on what a batch holds",
     }
     for field in fields(Recipe):

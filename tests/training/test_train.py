@@ -12,6 +12,7 @@ import torch
 
 from lgm import LGM, PRESETS, load_model
 from lgm.cameras import focal_length, input_poses, world_to_camera
+from lgm.command.train import main
 from lgm.network.weights import save_model
 from lgm.training import train
 from lgm.training.batches.batch import Numbers, Share
@@ -140,7 +141,7 @@ def test_a_frugal_optimizer_is_not_split_over_processes(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "spread_of", lambda _: "fsdp")
     command = ["--steps", "1", "--out", str(tmp_path), "--set", '{"optimizer": "adamw8bit"}']
     with pytest.raises(ValueError, match="leave --fsdp away"):
-        train.main(command)
+        main(command)
 
 
 def test_cameras_start_with_the_input_ring():

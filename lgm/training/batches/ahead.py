@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..rasterize import Renders
 
-Place = tuple[int, int]
-"""Where a group begins: its stage and the number of its first sample."""
+Start = tuple[int, int]
+"""The stage of a group of scenes, and the number of its first sample."""
 
 
 @dataclass(frozen=True)
@@ -29,23 +29,23 @@ class ScenesAhead:
     """Gives groups of scenes; on a GPU the next one is made meanwhile, by a thread on a stream.
 
     Args:
-        make: makes the group that begins at a place.
+        make: makes the group with this start.
     """
 
-    def __init__(self, make: Callable[[Place], Scenes], device: torch.device):
+    def __init__(self, make: Callable[[Start], Scenes], device: torch.device):
         self.make, self.device = make, device
         is_cuda = device.type == "cuda"
         self.executor = ThreadPoolExecutor(1) if is_cuda else None
         self.stream = torch.cuda.Stream(device) if is_cuda else None
-        self.pending: tuple[Place, Future[Scenes]] | None = None
+        self.pending: tuple[Start, Future[Scenes]] | None = None
 
-    def take(self, place: Place, following: Place) -> Scenes:
-        """The scenes at `place`; those at `following` are begun."""
+    def take(self, start: Start, following: Start) -> Scenes:
+        """The scenes at `start`; those at `following` are begun."""
         if self.executor is None:
-            return self.make(place)
-        if self.pending is None or self.pending[0] != place:
+            return self.make(start)
+        if self.pending is None or self.pending[0] != start:
             self.wait_until_idle()
-            self.pending = (place, self.executor.submit(self._make_aside, place))
+            self.pending = (start, self.executor.submit(self._make_aside, start))
         scenes = self.pending[1].result()
         self.pending = (following, self.executor.submit(self._make_aside, following))
         current = torch.cuda.current_stream(self.device)
@@ -61,10 +61,10 @@ class ScenesAhead:
         if self.pending is not None:
             self.pending[1].result()
 
-    def _make_aside(self, place: Place) -> Scenes:
+    def _make_aside(self, start: Start) -> Scenes:
         torch.cuda.set_device(self.device)
         with torch.cuda.stream(self.stream):
-            scenes = self.make(place)
+            scenes = self.make(start)
             ready = torch.cuda.Event()
             ready.record()
             return replace(scenes, ready=ready)

@@ -27,7 +27,7 @@ from ..packs.pack import MeshPack
 from ..procedural.objects import build, draw_parameters, random_lights
 from ..rasterize import Lights, Renders, TriangleSoup, rasterize
 from ..recipe import Recipe, input_azimuths, input_count
-from .ahead import Scenes, ScenesAhead
+from .ahead import Scenes, ScenesAhead, Start
 from .augment import Augmentation, distort, jitter
 from .batch import Batch, Numbers, Share
 
@@ -214,9 +214,9 @@ class BatchMaker:
         return merge(soups), torch.tensor(order), names
 
     @torch.no_grad()
-    def _make_scenes(self, place: tuple[int, int]) -> Scenes:
-        """Draw and render the objects of a group of steps, which begins at a stage and sample."""
-        stage, first = place
+    def _make_scenes(self, start: Start) -> Scenes:
+        """Draw and render the objects of a group of steps."""
+        stage, first = start
         recipe, share = self.recipe, self.share(stage)
         c2w, lights = [], []
         for step in range(self.steps_per_group):

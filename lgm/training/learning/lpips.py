@@ -1,8 +1,8 @@
-"""LPIPS, VGG-16, version 0.1 (Zhang et al. 2018): how different two pictures look.
+"""LPIPS, VGG-16, version 0.1 (Zhang et al. 2018): the perceptual distance of two images.
 
-Without the dropout that the original's training leaves on by accident: its expectation is this. On
-CUDA the convolutions run in bfloat16 and channels-last, and the comparison of two feature maps in
-one pass (`lpips_triton`); the true picture's features need no gradient, so none are kept.
+The original's training leaves dropout on by accident; this is its expected value. On CUDA the
+convolutions run in bfloat16 and channels-last, and two feature maps are compared in one pass
+(`lpips_triton`). Activations are kept for one image only, since the target needs no gradient.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ VGG_SLICES = (
     (24, 26, 28),
 )  # convolutions before relu1_2 ... relu5_3
 VGG_FILE = "vgg16-397923af.pth"  # torchvision's name in the PyTorch hub cache
-SIZE = 256  # pixels a side, at which pictures are compared, as in the paper
+SIZE = 256  # pixels a side at which images are compared, as in the paper
 EPSILON = 1e-10  # added to a feature's length, not squared
 
 
@@ -59,7 +59,7 @@ class LPIPS(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, image: Tensor, target: Tensor) -> Tensor:
-        """Mean distance of pictures [N, 3, H, W] in 0..1; gradients reach `image` alone."""
+        """Mean distance of images [N, 3, H, W] in 0..1; only `image` gets a gradient."""
         with torch.no_grad():
             truth = list(self.features(target))
         distance = torch.zeros((), device=image.device)
@@ -68,10 +68,10 @@ class LPIPS(nn.Module):
         return distance
 
     def features(self, image: Tensor) -> Iterator[Tensor]:
-        """The five maps, finest first."""
+        """The five feature maps, finest first."""
         x = F.interpolate(image * 2 - 1, (SIZE, SIZE), mode="bilinear", align_corners=False)
         x = (x - self.shift) / self.scale
-        half = x.is_cuda  # as the original's autocast had it
+        half = x.is_cuda  # the original runs it under autocast
         x = x.contiguous(memory_format=torch.channels_last)
         with autocast(x.device.type, torch.bfloat16, enabled=half):
             for level, group in enumerate(VGG_SLICES):

@@ -17,17 +17,17 @@ EPSILON = tl.constexpr(1e-10)  # `lpips.EPSILON`
 
 @triton.jit
 def _rows(a, b, weights, pixels, WIDTH: tl.constexpr, ROWS: tl.constexpr):
-    """Both maps' unit rows, a's lengths, the weights, and where the rows lie."""
+    """Rows of a, unit rows of both maps, a's lengths, weights, memory offsets, and a mask."""
     rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     columns = tl.arange(0, WIDTH)
-    place = rows[:, None] * WIDTH + columns[None, :]
+    offsets = rows[:, None] * WIDTH + columns[None, :]
     inside = (rows < pixels)[:, None]
-    x = tl.load(a + place, mask=inside, other=0.0).to(tl.float32)
-    y = tl.load(b + place, mask=inside, other=0.0).to(tl.float32)
+    x = tl.load(a + offsets, mask=inside, other=0.0).to(tl.float32)
+    y = tl.load(b + offsets, mask=inside, other=0.0).to(tl.float32)
     length = tl.sqrt(tl.sum(x * x, axis=1))[:, None]
     other = tl.sqrt(tl.sum(y * y, axis=1))[:, None]
     w = tl.load(weights + columns)[None, :]
-    return x, x / (length + EPSILON), y / (other + EPSILON), length, w, place, inside
+    return x, x / (length + EPSILON), y / (other + EPSILON), length, w, offsets, inside
 
 
 @triton.jit
@@ -40,15 +40,15 @@ def _distance(a, b, weights, partial, pixels, WIDTH: tl.constexpr, ROWS: tl.cons
 
 @triton.jit
 def _distance_backward(a, b, weights, grad, out, pixels, WIDTH: tl.constexpr, ROWS: tl.constexpr):
-    x, first, second, length, w, place, inside = _rows(a, b, weights, pixels, WIDTH, ROWS)
+    x, first, second, length, w, offsets, inside = _rows(a, b, weights, pixels, WIDTH, ROWS)
     scale = 2.0 * tl.load(grad) / pixels
     unit = scale * w * (first - second)  # with respect to a's unit row
     along = tl.sum(unit * x, axis=1)[:, None]
     inverse = 1.0 / (length + EPSILON)
-    # A row of zeros has no direction. It comes out of a ReLU, which lets no gradient pass there.
+    # A row of zeros has no direction; its gradient is 0, since the ReLU before passes none on.
     result = unit * inverse - x * along * inverse * inverse / tl.maximum(length, 1e-30)
     result = tl.where(length > 0, result, 0.0)
-    tl.store(out + place, result.to(out.dtype.element_ty), mask=inside)
+    tl.store(out + offsets, result.to(out.dtype.element_ty), mask=inside)
 
 
 def distance(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:

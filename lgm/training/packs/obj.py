@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-OPAQUE_BACKDROP = 0.85  # glass is drawn opaque, in the color it would have before a light wall
+OPAQUE_BACKDROP = 0.85  # gray behind glass, which is drawn opaque in the resulting color
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Material:
 
 @dataclass(frozen=True)
 class SourceMesh:
-    """Triangles as numpy arrays; the form every importer gives and the pack's builder takes."""
+    """Triangles as numpy arrays: what every importer returns and `usable` takes."""
 
     vertices: np.ndarray  # [V, 3] float64
     faces: np.ndarray  # [F, 3] int64
@@ -29,7 +29,7 @@ class SourceMesh:
     materials: tuple[Material, ...]
 
     def select(self, mask: np.ndarray) -> SourceMesh:
-        """The triangles at `mask`; vertices stay."""
+        """The triangles at `mask`, with all vertices."""
         return replace(
             self, faces=self.faces[mask], uvs=self.uvs[mask], material_ids=self.material_ids[mask]
         )

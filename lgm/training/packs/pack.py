@@ -1,7 +1,7 @@
-"""Real textured meshes for training: one file, whole on the device, batches of triangles by index.
+"""A mesh pack on the device: textured meshes of one file, given as batches of triangles by index.
 
-Objects are y-up with the front on +z. `lgm.training.dataset` builds the file. A mesh in it has one
-material row per surface color; a row has a color and, maybe, a tile of the shared texture atlas.
+Objects are y-up with the front on +z. `lgm dataset` writes the file. A mesh has one material row
+per surface color; a row has a color and possibly a tile of the shared texture atlas.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ from .pack_file import FORMAT, _octahedral_decode, unsqueeze
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is changed about B objects with K materials in all; drawn on the CPU, so a seed gives
-    the same on any device."""
+    """Random changes of B objects with K materials in all. They are drawn on the CPU, which makes
+    them the same on every device.
+    """
 
     linear: Tensor  # [B, 3, 3] rotation, scale, mirror
     fill: Tensor  # [B] part of the frame the object spans in the four input views
@@ -247,7 +248,7 @@ class MeshPack:
 
 
 def _ranges(starts: np.ndarray, indices: list[int]) -> np.ndarray:
-    """The rows of several items one after the other; item i has rows starts[i] to starts[i + 1]."""
+    """The rows of several items, concatenated; item i has the rows starts[i] to starts[i + 1]."""
     counts = np.diff(starts)[indices]
     return np.arange(counts.sum()) + np.repeat(
         starts[:-1][indices] - (np.cumsum(counts) - counts), counts
@@ -258,7 +259,7 @@ def _random_linear(rng: np.random.Generator, count: int) -> np.ndarray:
     """[count, 3, 3]: proportions 0.7 to 1.4, maybe mirrored, turned about y, tilted a little."""
     scale = np.exp(rng.uniform(math.log(0.7), math.log(1.4), (count, 3)))
     scale[:, 0] *= np.where(rng.random(count) < 0.5, -1, 1)
-    # Half of the objects face an input camera, as real input does; the others any way.
+    # Half of the objects face an input camera, as in real use; the others have any azimuth.
     quarter = rng.integers(4, size=count) * (math.pi / 2) + rng.normal(0, math.radians(4), count)
     turn = np.where(rng.random(count) < 0.5, quarter, rng.uniform(0, 2 * math.pi, count))
     tilt = rng.normal(0, math.radians(6), (count, 2)).clip(-0.3, 0.3)

@@ -69,7 +69,11 @@ def save_pack(path: str | Path, meshes: list[Mesh], entries: list[dict]) -> None
 
 
 def write_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """A safetensors file; a failure is a RuntimeError that names it."""
+    """Write a safetensors file.
+
+    Raises:
+        RuntimeError: it could not be written; names the file.
+    """
     try:
         save_file(tensors, str(path), metadata)
     except SafetensorError as error:

@@ -1,8 +1,7 @@
-"""What goes into a mesh pack: models of any origin, simplified, and left out where training could
-not use them.
+"""Makes a mesh pack of 3D models: simplifies them, and leaves out what training can't use.
 
-From a pack objects are drawn anew in every step, with other colors, proportions, light and cameras
-(`lgm.training.meshes`); a few thousand triangles of each are enough.
+Training draws the pack's objects anew in every step, in other colors, proportions, light and from
+other cameras (`pack.py`). A few thousand triangles of each are enough.
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ from .simplify import face_normals, simplify
 from .surfaces import to_mesh
 
 TRIANGLES = 4000
-MOST_MATERIALS = 255  # of one object: the pack numbers them in bytes
+MAX_MATERIALS = 255  # of one object: the pack stores their numbers in bytes
 
 
 @dataclass(frozen=True)
 class Packed:
-    """One object for a pack, or why it is left out."""
+    """One object for a pack, or the reason why it is left out."""
 
     name: str
     mesh: Mesh | None
-    reason: str  # "" or why it is left out: what kind of reason, maybe a colon and more
+    reason: str  # empty, or why it is left out: a kind of reason, and details after a colon
     about: dict[str, str]  # family, library, creator, ... and the split
 
 
@@ -40,7 +39,7 @@ def write_pack(path: Path, objects: Iterable[Packed]) -> tuple[Counter[str], lis
     """Write the objects that can be used.
 
     Returns:
-        How many went into which split, or why not; a line for each that is left out.
+        The number of objects per split or reason, and a line for each that is left out.
 
     Raises:
         ValueError: none can be used.
@@ -65,12 +64,12 @@ def summary(outcome: Counter[str]) -> str:
 
 
 def folder_objects(folder: Path, up: str = "y", skip: str = "") -> Iterator[Packed]:
-    """The models below a folder, in the order of their names. Of those with equal triangles, color
-    variants as game packs have them, the first.
+    """The models below a folder, sorted by name. Of models with equal triangles (color variants,
+    which are usual in game packs) only the first is kept.
 
     Args:
         up: axis that points up in the files, y or z.
-        skip: regular expression; models in whose path it is found, whatever the case, don't count.
+        skip: regular expression, case-insensitive; models with a match in their path are skipped.
     """
     seen: set[bytes] = set()
     for name in find_meshes(folder):
@@ -120,7 +119,7 @@ def usable(
     else:
         return None, "lost in simplification"
     mesh = to_mesh(less, textures)
-    if len(mesh.colors) > MOST_MATERIALS:
+    if len(mesh.colors) > MAX_MATERIALS:
         return None, "with too many materials"
     area = np.linalg.norm(face_normals(less.vertices, less.faces), axis=1)
     cut_out = [
@@ -135,8 +134,7 @@ def usable(
 
 
 def silhouettes(mesh: SourceMesh, size: int = 64) -> np.ndarray:
-    """What the object covers from the front and from the side, filling 85 % of the frame: bool [2,
-    size, size]."""
+    """Silhouettes bool [2, size, size] from the front and from the side, at 85 % of the frame."""
     rng = np.random.default_rng(0)
     area = np.linalg.norm(face_normals(mesh.vertices, mesh.faces), axis=1)
     face = rng.choice(len(area), 40_000, p=area / area.sum())

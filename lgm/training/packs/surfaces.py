@@ -1,4 +1,4 @@
-"""From an importer's triangles to the runtime mesh: textures, opaque colors, normals."""
+"""Converts an importer's triangles to a training mesh: textures, opaque colors, normals."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ def read_texture(data: bytes, limit: int = 512) -> tuple[np.ndarray, float]:
 
 
 def to_mesh(source: SourceMesh, textures: dict[str, tuple[np.ndarray, float]]) -> Mesh:
-    """The runtime record: opaque, with crease normals, equal materials merged, unused vertices
-    dropped."""
+    """A training mesh: opaque, with crease normals, equal materials merged and unused vertices
+    dropped.
+    """
     used, faces = np.unique(source.faces, return_inverse=True)
     faces = faces.reshape(-1, 3)
     vertices = source.vertices[used]

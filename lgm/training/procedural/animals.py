@@ -1,4 +1,4 @@
-"""Recipes for what lives or is eaten: animals, people, plants, food."""
+"""Animals: four-legged ones, birds, fish."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def bird(s: Sketch) -> None:
 
 
 def fish(s: Sketch) -> None:
-    """Fish, whales, planes of the sea."""
+    """Fish and whales."""
     skin, fins = s.material("skin"), s.material("skin")
     length, height, width = s.between(0.8, 1.2), s.between(0.25, 0.6), s.between(0.15, 0.4)
     s.add(

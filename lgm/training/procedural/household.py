@@ -1,4 +1,4 @@
-"""Recipes for what people make: vessels, furniture, vehicles, clothes, devices, houses, tools."""
+"""Furniture, houses, boxes and bags."""
 
 from __future__ import annotations
 

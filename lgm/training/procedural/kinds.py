@@ -1,4 +1,4 @@
-"""All recipes with their shares, and the abstract ones: what no recipe with a name covers."""
+"""All kinds of objects and how often each is drawn; and the abstract kinds."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def blob(s: Sketch) -> None:
         )
 
 
-KINDS = (  # and how often each is drawn
+KINDS = (  # (function that draws one, how often it is drawn)
     (vessel, 7), (bottle, 4), (lantern, 4), (lamp, 2), (seat, 5), (table, 4), (car, 4), (craft, 3),
     (shoe, 5), (helmet, 5), (device, 6), (robot, 3), (house, 3), (box_like, 4), (tool, 3),
     (animal, 8), (bird, 5), (fish, 2), (figure, 9), (bust, 4), (plant, 4), (fruit, 4), (layers, 3),

@@ -1,8 +1,8 @@
-"""Endless training objects, each fully determined by its integer seed.
+"""Procedural training objects, each fully determined by its integer seed.
 
-`draw_parameters` makes the random choices (NumPy, about a millisecond, picklable: run it in
-workers); `build` does the heavy part for a batch on any device. Shapes come from
-`kinds`, looks from `materials`.
+`draw_parameters` makes the random choices. It takes about a millisecond and its result can be
+pickled, so it runs in worker processes. `build` makes triangles and textures of a batch on any
+device. Shapes come from `kinds`, surfaces from `materials`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CREASE = 0.75  # cosine: vertex normals further from a face's own are not smooth
 
 @dataclass(frozen=True)
 class ProceduralObject:
-    """The choices behind one object of P parts; float32 where nothing else is said."""
+    """The random choices for one object of P parts; float32 unless stated otherwise."""
 
     grids: np.ndarray  # [P, N + 1, N + 1, 3] surfaces, see shapes; together they span [-1, 1]
     bumps: np.ndarray  # [P, 2] amplitude and frequency of the noise on the surface
@@ -48,9 +48,9 @@ def draw_parameters(seed: int) -> ProceduralObject:
     """The random choices of object `seed`; equal seeds give equal objects."""
     rng = np.random.default_rng(seed)
     weights = np.array([weight for _, weight in KINDS])
-    recipe = KINDS[np.searchsorted(np.cumsum(weights), rng.random() * weights.sum())][0]
+    draw_kind = KINDS[np.searchsorted(np.cumsum(weights), rng.random() * weights.sum())][0]
     sketch = Sketch(rng)
-    recipe(sketch)
+    draw_kind(sketch)
     grids = np.stack(sketch.grids[:MAX_PARTS]).astype(np.float32)
     low, high = grids.min((1, 2)), grids.max((1, 2))
     half = max((high.max(0) - low.min(0)).max() / 2, 1e-6)
@@ -75,7 +75,7 @@ def _deformation(rng: np.random.Generator) -> np.ndarray:
 
 
 def _orientation(rng: np.random.Generator) -> np.ndarray:
-    """Half of the objects face the front, most others turn about the vertical, few lie anyhow."""
+    """A rotation: none for half of the objects, about the vertical for most others, else any."""
     draw = rng.random()
     if draw < 0.5:
         return np.eye(3)

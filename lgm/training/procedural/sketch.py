@@ -1,4 +1,4 @@
-"""A procedural object under construction: its colors, its materials, and where its parts go.
+"""A procedural object under construction: its colors, its materials and its parts.
 
 +y is up and the front looks along +z; sizes are free, objects are fitted into the frame later.
 """
@@ -13,8 +13,8 @@ import numpy as np
 from . import shapes
 from .materials import FAMILIES, PARAMETERS
 
-# How often each look is drawn for each kind of stuff; the names are those of FAMILIES.
-KINDS = {
+# Pattern families that each kind of material draws from; a repeated one is drawn more often.
+MATERIALS = {
     "any": "solid stripes checks dots bricks voronoi marble wood gradient bands patches plaid "
     "panels",
     "plain": "solid solid solid gradient marble",
@@ -37,7 +37,7 @@ class Material:
 
 @dataclass
 class Sketch:
-    """Parts, and the colors their materials are drawn from."""
+    """The parts so far, and the color scheme for their materials."""
 
     rng: np.random.Generator
     grids: list[np.ndarray] = field(default_factory=list)
@@ -73,14 +73,14 @@ class Sketch:
 
     def material(self, kind: str = "any", color=None) -> Material:
         """`color` sets the main color; the others come from the object's scheme."""
-        family = self.pick(KINDS[kind].split())
+        family = self.pick(MATERIALS[kind].split())
         palette = self._palette("wood" if family == "wood" and self.chance(0.8) else kind)
         if color is not None:
             palette = np.concatenate([np.asarray(color, dtype=np.float64)[None], palette[1:]])
         return Material(FAMILIES.index(family), palette, self._parameters())
 
     def _palette(self, kind: str) -> np.ndarray:
-        """Four colors [4, 3]: wood, metal and stone have their own, the rest is of the scheme."""
+        """Four colors [4, 3]: typical ones for wood, metal and stone, else from the scheme."""
         rng = self.rng
         colors = self.colors[rng.permutation(len(self.colors))[:4]]
         if kind == "wood":

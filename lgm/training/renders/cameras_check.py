@@ -1,13 +1,13 @@
-"""Checks stated cameras by reprojection: do all silhouettes of an object fit one solid?
+"""Checks a dataset's cameras by reprojection: do all silhouettes of an object fit one solid?
 
-Points that fall into every silhouette form the visual hull. With right cameras the object is inside
-it, so every silhouette is covered by the hull's projection. Wrong ones (a wrong axis, an inverted
-matrix, another field of view) make the silhouettes disagree, and the hull loses parts or vanishes.
-The outlines lose theirs first, so only they are counted.
+Points inside every silhouette form the visual hull. With correct cameras it contains the object,
+and its projection covers every silhouette. With wrong ones (a wrong axis, an inverted matrix,
+another field of view) the silhouettes disagree, and the hull loses parts or vanishes. The outlines
+are lost first, therefore only they are counted.
 
-A rotation or scale of the whole world is no disagreement: the up axis and the distance are checked
-by themselves. A body of revolution hides much, so several objects are looked at. Frame and cameras
-as in `lgm.cameras`.
+A rotation or scale of the whole world changes no silhouette: the up axis and the distance are
+checked separately. Bodies of revolution hide mistakes, therefore several objects are checked. Frame
+and cameras are those of `lgm.cameras`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ RAYS = 48  # across a part of the picture
 
 @dataclass(frozen=True)
 class Silhouettes:
-    """What V pictures of one object and their stated cameras say."""
+    """Silhouettes of V images of one object, and their stated cameras."""
 
     name: str
     solid: Tensor  # [V, S, S] bool: the object fills the pixel
@@ -57,7 +57,7 @@ class Silhouettes:
 
     @classmethod
     def of(cls, views: Views) -> Silhouettes:
-        """Of a few pictures; empty ones are left out."""
+        """The silhouettes of some views; empty ones are left out."""
         alphas = views.images[:, 3:].float() / 255
         size = min(SIZE, max(alphas.shape[-1] // 2, 1))  # halved, gaps in aliased lines close
         solid = F.interpolate(alphas, size, mode="area")[:, 0] > 0.9
@@ -79,7 +79,7 @@ def check_cameras(shards: Shards, count: int = 8, picture: Path | None = None) -
         picture: where to draw what is wrong, if anything is.
 
     Raises:
-        ValueError: says which cameras are wrong and, if it can be told, what would be right.
+        ValueError: names the wrong cameras and, if one explains them, the likely mistake.
     """
     chosen = np.linspace(0, len(shards) - 1, min(count, len(shards))).round().astype(int)
     objects = [shards.read(i, spread(shards.view_count(i), VIEWS)) for i in chosen.tolist()]
@@ -94,7 +94,7 @@ def check_cameras(shards: Shards, count: int = 8, picture: Path | None = None) -
 
 
 def check_objects(objects: Sequence[Views], picture: Path | None = None) -> float:
-    """`check_cameras` for objects at hand, each in a dozen views or so."""
+    """`check_cameras` for given objects, each with about a dozen views."""
     silhouettes = [Silhouettes.of(views) for views in objects]
     silhouettes = [each for each in silhouettes if int(each.outline.sum()) >= FEWEST]
     if not silhouettes:
@@ -142,23 +142,23 @@ def coverage(views: Silhouettes, pixels: int = PIXELS) -> float:
     generator = torch.Generator().manual_seed(0)
     covered = total = 0
     for view in range(len(views.c2w)):
-        places = views.outline[view].nonzero()
-        if len(places) > pixels:
-            places = places[torch.randperm(len(places), generator=generator)[:pixels]]
-        covered += int(sees_hull(views, view, places).sum())
-        total += len(places)
+        outline = views.outline[view].nonzero()
+        if len(outline) > pixels:
+            outline = outline[torch.randperm(len(outline), generator=generator)[:pixels]]
+        covered += int(sees_hull(views, view, outline).sum())
+        total += len(outline)
     return covered / total if total else 0.0
 
 
 @torch.no_grad()
-def sees_hull(views: Silhouettes, view: int, places: Tensor) -> Tensor:
+def sees_hull(views: Silhouettes, view: int, pixels: Tensor) -> Tensor:
     """bool [P]: is anywhere on the rays through pixels [P, 2] (row, column) a point that all other
     views see the object at?"""
     size, slope = views.touched.shape[-1], math.tan(math.radians(views.fovy) / 2)
     pose = views.c2w[view]
     distance = float(pose[:3, 3].norm())
     depths = torch.linspace(max(distance - REACH, NEAR), distance + REACH, DEPTHS)
-    y, x = ((places.float() + 0.5) / size * 2 - 1).unbind(1)
+    y, x = ((pixels.float() + 0.5) / size * 2 - 1).unbind(1)
     rays = torch.stack([x * slope, -y * slope, -torch.ones_like(x)], dim=1) @ pose[:3, :3].T
     points = (pose[:3, 3] + rays[:, None] * depths[:, None]).flatten(0, 1)
     alive = (points.abs().amax(1) < REACH).nonzero()[:, 0]
@@ -167,7 +167,7 @@ def sees_hull(views: Silhouettes, view: int, places: Tensor) -> Tensor:
         if other != view:
             local = (points[alive] - views.c2w[other, :3, 3]) @ views.c2w[other, :3, :3]
             alive = alive[_shown(views, other, local, slope)]
-    hit = torch.zeros(len(places), dtype=torch.bool)
+    hit = torch.zeros(len(pixels), dtype=torch.bool)
     hit[alive // DEPTHS] = True
     return hit
 
@@ -180,13 +180,13 @@ def _shown(views: Silhouettes, view: int, local: Tensor, slope: float) -> Tensor
     column = (local[:, 0] * scale + size / 2).floor()
     row = (size / 2 - local[:, 1] * scale).floor()
     framed = (column >= 0) & (column < size) & (row >= 0) & (row < size)
-    place = row.clamp(0, size - 1) * size + column.clamp(0, size - 1)
-    shown = views.touched[view].flatten()[place.long()]
+    pixel = row.clamp(0, size - 1) * size + column.clamp(0, size - 1)
+    shown = views.touched[view].flatten()[pixel.long()]
     return (depth > NEAR) & torch.where(framed, shown, views.cut[view])
 
 
 def guess_mistake(objects: Sequence[Silhouettes]) -> str:
-    """Which of the usual mistakes explains what is wrong, in words."""
+    """A clause that names the usual mistake that explains the disagreement, if one does."""
     best, words = 0.0, ""
     for reason, changed in zip(*_corrections(objects), strict=True):
         found = min(coverage(views, GUESS_PIXELS) for views in changed)
@@ -198,7 +198,7 @@ def guess_mistake(objects: Sequence[Silhouettes]) -> str:
 
 
 def _corrections(objects: Sequence[Silhouettes]) -> tuple[list[str], Iterator[list[Silhouettes]]]:
-    """What may have been done wrong, the most usual first, and the objects with it undone."""
+    """Possible mistakes, the most usual first, and for each the objects with it undone."""
     names, poses, fields = [], [], []
     for name, change in _pose_changes():
         names.append(name)
@@ -298,8 +298,8 @@ def _tile(views: Silhouettes, view: int) -> np.ndarray:
     """uint8 [RAYS, RAYS, 3]"""
     size = views.solid.shape[-1]
     lines = ((torch.arange(RAYS) + 0.5) * size / RAYS).long()
-    places = torch.cartesian_prod(lines, lines)
-    hull = sees_hull(views, view, places).view(RAYS, RAYS).numpy()
+    pixels = torch.cartesian_prod(lines, lines)
+    hull = sees_hull(views, view, pixels).view(RAYS, RAYS).numpy()
     shown = views.touched[view][lines][:, lines].numpy()
     return np.select(
         [(shown & hull)[..., None], shown[..., None], hull[..., None]],

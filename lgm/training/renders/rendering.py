@@ -1,7 +1,7 @@
-"""Objects to rendered views with exact cameras: what `lgm dataset` makes shards of.
+"""Renders objects with exact cameras, for the shards that `lgm dataset` writes.
 
-Frame and cameras as in `lgm.cameras`. Everything random about an object follows from its name, so
-that neither the order nor the number of workers changes a picture.
+Frame and cameras are those of `lgm.cameras`. Random choices about an object depend on its name
+alone, hence neither the order nor the number of workers changes an image.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ MAX_RADIUS = 0.62  # of the object: inside every camera's frame, at 1.5 * sin(49
 RING = (0.36, 0.72)  # of the views stand on the ring; of 100 those that the official code takes
 RING_ELEVATIONS = (-10.0, 20.0)  # degrees, apart from the level views from four sides
 ELEVATIONS = (-40.0, 70.0)  # of the other views
-BATCHES = {"cpu": 2}  # views drawn at once: few, so that what is in work stays in the caches
+BATCHES = {"cpu": 2}  # views drawn at once: few, to stay within the CPU's caches
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """One object in V views, ready to be stored; or why there are none."""
+    """One object in V views, ready to be stored; or the reason why it failed."""
 
     name: str
     pictures: tuple[bytes, ...] = ()  # files of square pictures with alpha
@@ -53,7 +53,7 @@ class Rendered:
 
 @dataclass(frozen=True)
 class Settings:
-    """How objects are shown."""
+    """How objects are rendered."""
 
     views: int = 100
     size: int = 512  # pixels a side
@@ -63,7 +63,7 @@ class Settings:
 
 
 def render_mesh(name: str, folder: Path, settings: Settings) -> Rendered:
-    """The object in a model file. What is wrong with the file is told in the result."""
+    """Render the object of a model file. If that fails, the result holds the reason."""
     try:
         soup = read_model(folder / name).soup(FILL)
         if settings.up == "z":
@@ -110,7 +110,7 @@ def draw_cameras(name: str, count: int) -> tuple[Tensor, tuple[int, ...]]:
 
 @torch.no_grad()
 def render(name: str, soup: TriangleSoup, settings: Settings) -> Rendered:
-    """A soup of one object, centered; it is made smaller where a camera would cut it off."""
+    """Render a soup of one centered object; it is scaled down if a camera would cut it off."""
     if soup.count != 1 or not len(soup.corners):
         raise ValueError("it has no triangles")
     reach = float(soup.corners.norm(dim=-1).max())
@@ -140,7 +140,7 @@ def _y_up(vectors: Tensor) -> Tensor:
 def in_order(
     function: Callable[[str], Rendered], names: Iterable[str], workers: int
 ) -> Iterator[Rendered]:
-    """`function` of every name, in order, by several processes.
+    """Results of `function` for every name, in order, computed by several processes.
 
     Raises:
         RuntimeError: a process was killed.
@@ -175,7 +175,7 @@ def _begin_worker() -> None:
 
 
 def _end_with_parent() -> None:
-    """A killed main process can't end its workers, and they would wait for ever."""
+    """End this worker when the main process was killed; else it would wait forever."""
     multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
     os._exit(1)
 
@@ -203,6 +203,6 @@ def _need(package: str) -> None:
 
 
 def made_from(source: str, settings: Settings) -> dict:
-    """What all objects of one dataset share."""
+    """The settings that all objects of one dataset share."""
     return {"source": source, "views": settings.views, "size": settings.size, "up": settings.up,
             "radius": RADIUS, "fovy": FOVY}  # fmt: skip

@@ -1,4 +1,4 @@
-"""Writing rendered views into tar shards."""
+"""Writes rendered views into tar shards."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from .shards import (
 
 
 class ShardWriter:
-    """Adds objects to a folder of shards, beginning it or going on with it.
+    """Adds objects to a folder of shards, new or unfinished.
 
     A shard is written as `*.partial` and renamed when it is full. After a crash the folder is
     opened again: objects written completely are kept, half of one is cut off, and the rest may be
@@ -78,7 +78,7 @@ class ShardWriter:
         if kind is None:
             self.close()
         elif self._file:
-            self._file.close()  # what is complete stays, to be gone on with
+            self._file.close()  # complete objects stay, and the next run continues
 
     def add(
         self,

@@ -1,8 +1,8 @@
-"""Rendered objects in WebDataset shards: streamed by anyone, read at random by us.
+"""Reads rendered objects from WebDataset shards, at random.
 
 A sample is one object: `key.json` (name, cameras), then `key.000.webp`, `key.001.webp`, ... next to
-each other in an uncompressed tar. `index.json` tells where everything lies and is written last, so
-that a folder with a complete index is a complete dataset. Frame and cameras as in `lgm.cameras`.
+each other in an uncompressed tar. `index.json` has the offsets of all files. It is written last: a
+folder with a complete index is a complete dataset. Frame and cameras are those of `lgm.cameras`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 FORMAT = "lgm-shards-1"
 INDEX = "index.json"
 BLOCK = 512  # of a tar
-FALLBACK_ELEVATION = 30.0  # degrees: views below it can be inputs where no ring is stated
+FALLBACK_ELEVATION = 30.0  # degrees: without a stated ring, views below can be inputs
 SUFFIXES = {b"\x89PNG": "png", b"RIFF": "webp"}
 DAMAGE = (OSError, ValueError, KeyError, TypeError, SyntaxError, Image.DecompressionBombError)
 
@@ -46,7 +46,7 @@ class Views:
 
 @dataclass(frozen=True)
 class Sample:
-    """Where one object lies."""
+    """The location of one object in the shards."""
 
     name: str
     key: str  # of its files in the tar
@@ -56,7 +56,7 @@ class Sample:
     suffix: str  # of the pictures
     inputs: tuple[int, ...]  # views that can be inputs
 
-    def place(self, member: int) -> tuple[int, int]:
+    def byte_range(self, member: int) -> tuple[int, int]:
         """First byte and size of a file's content; 0 is the JSON file, then the pictures."""
         before = sum(BLOCK + _padded(size) for size in self.sizes[:member])
         return self.start + before + BLOCK, self.sizes[member]
@@ -109,7 +109,7 @@ class Shards:
         return len(self.samples[index].sizes) - 1
 
     def inputs(self, index: int) -> list[int]:
-        """Views of the near-horizontal ring: what can be an input."""
+        """Views of the near-horizontal ring, which can be inputs."""
         return list(self.samples[index].inputs)
 
     def read(self, index: int, views: Sequence[int]) -> Views:
@@ -170,7 +170,7 @@ class Shards:
     def _bytes(self, sample: Sample, member: int) -> bytes:
         if not 0 <= member < len(sample.sizes):
             raise IndexError(f"{sample.name} has {len(sample.sizes) - 1} views, not {member}.")
-        offset, size = sample.place(member)
+        offset, size = sample.byte_range(member)
         file = self._open(sample.shard)
         file.seek(offset)
         data = file.read(size)

@@ -1,4 +1,4 @@
-"""Rendered datasets of others, read into our conventions.
+"""Reads rendered datasets of other projects, and converts them to our conventions.
 
 * `gobjaverse`: folders of G-buffer Objaverse, `<object>/campos_512_v4/00000/00000.png` (color with
   alpha) and `00000.json` (`x`, `y`, `z`: the camera's axes in OpenCV's sense; `origin`, `x_fov`) in
@@ -9,8 +9,8 @@
 * `lgm`: the layout of the official training code: `rgb/000.png`, `pose/000.txt` with 16 numbers
   (OpenCV axes, Blender's z-up world), 49.1 degrees.
 
-Frame and cameras of the result as in `lgm.cameras`, scaled so that the median distance of the views
-that can be inputs is 1.5.
+The result has the frame and cameras of `lgm.cameras`. It is scaled to a median distance of 1.5 of
+the views that can be inputs.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ def find_renders(folder: Path, layout: str = "auto") -> tuple[str, list[str]]:
     """
     found: dict[str, list[str]] = {}
     wanted = LAYOUTS if layout == "auto" else (layout,)
-    for place, folders, files in os.walk(folder):
+    for directory, folders, files in os.walk(folder):
         folders.sort()
         for each in wanted:
-            if _is_object(each, Path(place), folders, files):
-                found.setdefault(each, []).append(Path(place).relative_to(folder).as_posix())
+            if _is_object(each, Path(directory), folders, files):
+                found.setdefault(each, []).append(Path(directory).relative_to(folder).as_posix())
                 folders.clear()  # nothing below belongs to another object
                 break
     if len(found) != 1:
@@ -76,9 +76,9 @@ def find_renders(folder: Path, layout: str = "auto") -> tuple[str, list[str]]:
     return layout, sorted(names)
 
 
-def _is_object(layout: str, place: Path, folders: list[str], files: list[str]) -> bool:
+def _is_object(layout: str, directory: Path, folders: list[str], files: list[str]) -> bool:
     if layout == "gobjaverse":
-        numbered = "00000" in folders and (place / "00000" / "00000.json").exists()
+        numbered = "00000" in folders and (directory / "00000" / "00000.json").exists()
         return numbered or CAMPOS in folders
     if layout == "lgm":
         return "rgb" in folders and "pose" in folders
@@ -95,17 +95,17 @@ def render_reader(folder: Path, layout: str, up: str = "z") -> Callable[[str], R
 
 
 def read_render(name: str, folder: Path, layout: str, up: str = "z") -> Rendered:
-    """An object of a rendered dataset. What is wrong with it is told in the result."""
-    place = folder / name
+    """Read an object of a rendered dataset. If that fails, the result holds the reason."""
+    directory = folder / name
     label = folder.resolve().name if name == "." else name
     try:
-        frames = list(_frames(layout, place, up))
+        frames = list(_frames(layout, directory, up))
         if not frames:
             raise ValueError("it has no views")
         fovx = {round(frame.fovx, 3) for frame in frames}
         if len(fovx) > 1:
             raise ValueError(f"its views have different fields of view ({sorted(fovx)} degrees)")
-        pictures = _pictures(frames, place)
+        pictures = _pictures(frames, directory)
         c2w, ring = normalize(torch.from_numpy(np.stack([frame.c2w for frame in frames])))
     except UNREADABLE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -113,14 +113,14 @@ def read_render(name: str, folder: Path, layout: str, up: str = "z") -> Rendered
     return Rendered(label, pictures, c2w, frames[0].fovx, ring)
 
 
-def _frames(layout: str, place: Path, up: str) -> Iterator[Frame]:
+def _frames(layout: str, directory: Path, up: str) -> Iterator[Frame]:
     if layout == "gobjaverse":
-        return _gobjaverse(place / CAMPOS if (place / CAMPOS).is_dir() else place)
-    return _lgm(place) if layout == "lgm" else _blender(place, up)
+        return _gobjaverse(directory / CAMPOS if (directory / CAMPOS).is_dir() else directory)
+    return _lgm(directory) if layout == "lgm" else _blender(directory, up)
 
 
-def _gobjaverse(place: Path) -> Iterator[Frame]:
-    for folder in sorted(path for path in place.iterdir() if path.is_dir()):
+def _gobjaverse(directory: Path) -> Iterator[Frame]:
+    for folder in sorted(path for path in directory.iterdir() if path.is_dir()):
         camera = _json(folder / f"{folder.name}.json")
         matrix = np.eye(4)
         for column, key in enumerate(("x", "y", "z", "origin")):
@@ -130,9 +130,9 @@ def _gobjaverse(place: Path) -> Iterator[Frame]:
         yield Frame(folder / f"{folder.name}.png", Z_UP_TO_Y_UP @ matrix @ OPENCV_TO_OPENGL, fov)
 
 
-def _lgm(place: Path) -> Iterator[Frame]:
-    poses = sorted((place / "pose").glob("*.txt"))
-    pictures = {path.stem for path in (place / "rgb").glob("*.png")}
+def _lgm(directory: Path) -> Iterator[Frame]:
+    poses = sorted((directory / "pose").glob("*.txt"))
+    pictures = {path.stem for path in (directory / "rgb").glob("*.png")}
     lonely = sorted(pictures ^ {path.stem for path in poses})
     if lonely:
         raise ValueError(f"view {lonely[0]} lacks its picture (rgb) or its camera (pose)")
@@ -142,25 +142,25 @@ def _lgm(place: Path) -> Iterator[Frame]:
             raise ValueError(f"{path.name} has {len(numbers)} numbers, a camera has 16")
         matrix = _matrix(numbers, path)
         yield Frame(
-            place / "rgb" / f"{path.stem}.png", Z_UP_TO_Y_UP @ matrix @ OPENCV_TO_OPENGL, FOVY
+            directory / "rgb" / f"{path.stem}.png", Z_UP_TO_Y_UP @ matrix @ OPENCV_TO_OPENGL, FOVY
         )
 
 
-def _blender(place: Path, up: str) -> Iterator[Frame]:
+def _blender(directory: Path, up: str) -> Iterator[Frame]:
     world = Z_UP_TO_Y_UP if up == "z" else np.eye(4)
-    for path in sorted(path for path in place.iterdir() if _is_transforms(path.name)):
+    for path in sorted(path for path in directory.iterdir() if _is_transforms(path.name)):
         camera = _json(path)
         for frame in _need(camera, "frames", path):
             facts = {**camera, **frame}  # some exporters write the lens into every frame
             matrix = _matrix(_need(facts, "transform_matrix", path), path)
-            picture = place / str(_need(facts, "file_path", path)).replace("\\", "/")
+            picture = directory / str(_need(facts, "file_path", path)).replace("\\", "/")
             found = (picture.with_name(picture.name + suffix) for suffix in PICTURE_SUFFIXES)
             picture = next((each for each in found if each.is_file()), picture)
             yield Frame(picture, world @ matrix, _fovx(facts, path))
 
 
 def _fovx(facts: dict, path: Path) -> float:
-    """Degrees, of a lens without distortion whose axis meets the picture's middle."""
+    """The horizontal field of view in degrees; only centered lenses without distortion are read."""
     bent = [key for key in ("k1", "k2", "k3", "k4", "p1", "p2") if abs(facts.get(key, 0)) > 1e-4]
     if bent:
         raise ValueError(f"{path.name} states a distorted lens ({', '.join(bent)}): undistort it")
@@ -210,7 +210,7 @@ def _matrix(numbers, path: Path) -> np.ndarray:
 
 
 def normalize(c2w: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-    """Poses [V, 4, 4] at the usual distance, and the views that can be inputs.
+    """Poses [V, 4, 4] scaled to the usual distance, and the views that can be inputs.
 
     Raises:
         ValueError: a pose is not a rotation and a position.
@@ -231,11 +231,11 @@ def normalize(c2w: Tensor) -> tuple[Tensor, tuple[int, ...]]:
     return scaled.float(), tuple(ring)
 
 
-def _pictures(frames: list[Frame], place: Path) -> tuple[bytes, ...]:
+def _pictures(frames: list[Frame], directory: Path) -> tuple[bytes, ...]:
     """Lossless files of square pictures of one size."""
     pictures, size, opaque = [], None, True
     for frame in frames:
-        name = os.path.relpath(frame.picture, place)
+        name = os.path.relpath(frame.picture, directory)
         if not frame.picture.is_file():
             raise ValueError(f"{name} is missing")
         try:

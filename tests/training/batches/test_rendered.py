@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from lgm.cameras import input_poses, orbit_poses
+from lgm.command.train import main
 from lgm.network.inputs import IMAGENET_MEAN, IMAGENET_STD, seen_pictures
 from lgm.training.batches.rendered import (
     ShardBatches,
@@ -24,7 +25,6 @@ from lgm.training.procedural.objects import procedural_objects
 from lgm.training.recipe import RECIPES
 from lgm.training.renders.shard_writer import ShardWriter
 from lgm.training.renders.shards import Shards
-from lgm.training.train import main
 
 CPU = torch.device("cpu")
 RING, ALL = 6, 10
@@ -161,7 +161,7 @@ def test_views_that_cannot_be_read_are_replaced_or_repeated(tmp_path, shards, ca
     data = bytearray(shard.read_bytes())
     for view in range(ALL):
         if view not in (0, 3):
-            start, size = damaged.samples[0].place(1 + view)
+            start, size = damaged.samples[0].byte_range(1 + view)
             data[start : start + size] = bytes(size)
     shard.write_bytes(data)
     with caplog.at_level(logging.WARNING):

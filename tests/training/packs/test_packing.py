@@ -8,7 +8,7 @@ import torch
 import trimesh
 from PIL import Image
 
-from lgm.training import dataset, train
+from lgm.command import dataset, train
 from lgm.training.batches.batch import Numbers, Share
 from lgm.training.batches.drawn import BatchMaker, Draws
 from lgm.training.packs.pack import MeshPack

@@ -1,7 +1,7 @@
-"""`lgm dataset`: what training reads, from meshes, rendered datasets, furniture or nothing at all.
+"""`lgm dataset`: makes training data from meshes, rendered datasets, furniture or random seeds.
 
-Shards of rendered objects (`lgm.training.shards`) or, from furniture, the mesh pack and the
-evaluation set (`lgm.training.furniture`).
+It writes shards of rendered objects (`renders/`), or mesh packs (`packs/`), or from furniture a
+pack and the evaluation set (`furniture.py`).
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..command.options import Parser, pick_device, whole_number
-from ..command.outputs import check_writable, staged_folder
-from .furniture import build_furniture, furniture_objects
-from .packs.packing import folder_objects, summary, write_pack
-from .packs.read import find_meshes
-from .renders.rendering import (
+from ..io.outputs import check_writable, staged_folder
+from ..training.furniture import build_furniture, furniture_objects
+from ..training.packs.packing import folder_objects, summary, write_pack
+from ..training.packs.read import find_meshes
+from ..training.renders.rendering import (
     Rendered,
     Settings,
     in_order,
@@ -28,14 +27,15 @@ from .renders.rendering import (
     mesh_renderer,
     procedural_renderer,
 )
-from .renders.shard_writer import ShardWriter
-from .renders.shards import INDEX, Shards
-from .renders.sources import LAYOUTS, check_renders, find_renders, render_reader
+from ..training.renders.shard_writer import ShardWriter
+from ..training.renders.shards import INDEX, Shards
+from ..training.renders.sources import LAYOUTS, check_renders, find_renders, render_reader
+from .options import Parser, pick_device, whole_number
 
 FAILURES = "failures.txt"
 PACK = "meshes.safetensors"
 CHECK_PICTURE = "cameras_check.png"
-# Options that only some sources know, and what they are where nothing is said.
+# Options of single sources, and their defaults.
 DEFAULTS = {
     "meshes": {"views": 100, "size": 512, "up": "y", "device": "cpu", "workers": None},
     "sample": {"views": 16, "size": 128, "device": "cpu", "workers": None},
@@ -143,7 +143,7 @@ def furniture(arguments: argparse.Namespace) -> int:
 
 
 def pack(arguments: argparse.Namespace) -> int:
-    """One mesh pack of all sources."""
+    """Write one mesh pack of all sources."""
     for source in arguments.pack:
         if not source.is_file():
             _check_folder("--pack", source)
@@ -203,7 +203,7 @@ def build(
     make: Callable[[str], Rendered],
     settings: dict,
 ) -> int:
-    """Make every object that isn't there yet; those that can't be made are listed in a file."""
+    """Make the objects that are still missing; failures are listed in a file."""
     out, failures = arguments.out, []
     with ShardWriter(out, settings) as writer:
         wanted = [name for name in names if name not in writer.names]
@@ -227,7 +227,7 @@ def build(
 
 
 def add(writer: ShardWriter, made: Rendered) -> str:
-    """Store an object, or say why that makes no sense."""
+    """Store an object; returns the reason if it can't be used, else an empty text."""
     if made.name in writer.names:
         return ""
     try:
@@ -238,7 +238,7 @@ def add(writer: ShardWriter, made: Rendered) -> str:
 
 
 def write_failures(path: Path, failures: list[str]) -> None:
-    """The list of this run; an older one is gone, because everything in it was tried again."""
+    """Write this run's failures in place of an older list, whose objects were all tried again."""
     path.unlink(missing_ok=True)
     if failures:
         path.write_text("\n".join(failures) + "\n", encoding="utf-8")

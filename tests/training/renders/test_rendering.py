@@ -8,16 +8,11 @@ import torch
 import trimesh
 
 from lgm.cameras import FOVY, world_to_camera
-from lgm.training import dataset
+from lgm.command import dataset
 from lgm.training.packs.read import find_meshes
 from lgm.training.renders import rendering
 from lgm.training.renders.cameras_check import check_cameras
-from lgm.training.renders.rendering import (
-    Settings,
-    draw_cameras,
-    in_order,
-    render_mesh,
-)
+from lgm.training.renders.rendering import Settings, draw_cameras, in_order, render_mesh
 from lgm.training.renders.shards import Shards, decode_picture, elevations
 
 pytest.importorskip("numba")

@@ -14,7 +14,7 @@ from lgm.training.batches.augment import (
 
 @pytest.fixture(scope="module")
 def recorded():
-    return load_file(Path(__file__).parents[1] / "data" / "augment.safetensors")
+    return load_file(Path(__file__).parents[2] / "data" / "augment.safetensors")
 
 
 def test_jitter_equals_the_original(recorded):

@@ -81,11 +81,11 @@ def test_objects_are_centered_and_fill_the_frame_without_leaving_it(soup, render
         assert 0.45 * size < sides.sum(-1).max() <= 0.96 * size
 
 
-@pytest.mark.parametrize("recipe", [recipe for recipe, _ in KINDS], ids=lambda r: r.__name__)
-def test_every_recipe_makes_surfaces_without_holes_in_the_numbers(recipe):
+@pytest.mark.parametrize("draw", [draw for draw, _ in KINDS], ids=lambda draw: draw.__name__)
+def test_every_kind_makes_surfaces_without_holes_in_the_numbers(draw):
     for seed in range(4):
         sketch = Sketch(np.random.default_rng(seed))
-        recipe(sketch)
+        draw(sketch)
         assert 1 <= len(sketch.grids) == len(sketch.materials) == len(sketch.bumps) < 40
         for grid in sketch.grids:
             assert grid.shape == (shapes.N + 1, shapes.N + 1, 3)

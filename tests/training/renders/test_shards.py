@@ -252,7 +252,7 @@ def damaged(folder, place, index, members):
     path = place / data.files[sample.shard][0]
     changed = bytearray(path.read_bytes())
     for member in members:
-        offset, size = sample.place(member)
+        offset, size = sample.byte_range(member)
         changed[offset : offset + size] = bytes(size)
     path.write_bytes(bytes(changed))
     return Shards(place), path

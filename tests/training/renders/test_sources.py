@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from lgm.cameras import orbit_poses
-from lgm.training import dataset
+from lgm.command import dataset
 from lgm.training.evaluation_set import render_pictures
 from lgm.training.procedural.objects import procedural_objects
 from lgm.training.renders.shards import Shards, decode_picture

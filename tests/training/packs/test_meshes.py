@@ -18,7 +18,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from lgm.cameras import FOVY, input_poses, world_to_camera
-from lgm.training import dataset, evaluation_set, furniture
+from lgm.command import dataset
+from lgm.training import evaluation_set, furniture
 from lgm.training.evaluation_set import (
     EVALUATION_VIEW_COUNT,
     read_depths,
@@ -448,7 +449,7 @@ def test_the_committed_evaluation_set_holds_only_heldout_objects():
         "t2": set(lists["t2"]),
         "t3": {model["name"] for model in lists["t3"]},
     }
-    path = Path(__file__).parents[1] / "data" / "evaluation_mini.safetensors"
+    path = Path(__file__).parents[2] / "data" / "evaluation_mini.safetensors"
     with safe_open(path, "pt") as file:
         metadata = {key: json.loads(value) for key, value in file.metadata().items()}
         pictures, depths = read_pictures(file), read_depths(file)
