@@ -19,7 +19,7 @@ from lgm.layers import norm_triton, patches_triton
 from lgm.multiview import fast, kernels
 from lgm.multiview.unet import UNet
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "network"))
 import test_fast_unet as plain
 
 SMALL = {
