@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,6 +17,22 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 DISTANCES = (1.05, 100.0)  # world units, of cameras from the origin
 FIELDS_OF_VIEW = (2.0, 100.0)  # degrees
+
+
+@dataclass(frozen=True)
+class Views:
+    """What the network is given of B objects, checked and resized once (`LGM.prepare`)."""
+
+    images: Tensor  # [B, V, 3, S, S], 0..1 sRGB, on white
+    alphas: Tensor | None  # [B, V, 1, S, S]; None: what isn't white is object
+    c2w: Tensor  # [B, V, 4, 4], where they show as much as the cameras of training
+    fovy: float  # degrees, the full vertical angle
+    scale: Tensor  # [B], by how much the world of c2w is larger than the caller's
+
+    def inputs(self) -> Tensor:
+        """[B, V, 9, S, S], as the U-Net reads them: the last step before it, the only one that
+        normalizes and makes rays."""
+        return network_inputs(self.images, self.c2w, self.fovy)
 
 
 def framing(c2w: Tensor, fovy: float) -> Tensor:

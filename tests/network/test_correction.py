@@ -206,15 +206,15 @@ def test_both_networks_learn_from_the_corrected_splat_and_drafts_teach_the_first
 @pytest.mark.parametrize("fovy", [cameras.FOVY, 38.0])
 def test_rounds_are_one_look_after_the_other(small, fovy):
     """With the cameras' own field of view."""
-    model, inputs, alphas = small
+    model = small[0]
     pictures, c2w = torch.rand(1, 4, 4, 64, 64), cameras.input_poses()
     with torch.no_grad():
-        inputs, alphas, factors = model.prepare(pictures, c2w, 64, fovy)
-        x, guide = model._guided(inputs, alphas)
+        views = model.prepare(pictures, c2w, 64, fovy)
+        x, guide = model._guided(views.inputs(), views.alphas)
         features = model.features(x)
         for rounds in range(3):
             there = model.reconstruct(pictures, c2w, 64, fovy, rounds=rounds)
-            here = decode_hull(features, guide).scaled(1 / factors)
+            here = decode_hull(features, guide).scaled(1 / views.scale)
             torch.testing.assert_close(there.positions, here.positions)
             seen = correction_inputs(features, guide, 4, fovy)
             features = features + model.corrections(seen)

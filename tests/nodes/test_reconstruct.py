@@ -173,6 +173,14 @@ def test_every_input_is_what_it_is_in_the_library(pack, small_model, views, name
     )
 
 
+def test_each_object_is_prepared_once(pack, small_model, views, monkeypatch):
+    network, prepared = small_model.model, []
+    prepare = network.prepare
+    monkeypatch.setattr(network, "prepare", lambda *a, **k: prepared.append(a) or prepare(*a, **k))
+    pack.run("LGM_Reconstruct", model=small_model, views=torch.cat([views[0], views[0]]), fit=2)
+    assert len(prepared) == 2
+
+
 @pytest.mark.slow
 def test_the_splat_is_upright_and_in_front(pack, model):
     """The avocado's stone shows in front only: the half of it that faces us must be there."""
