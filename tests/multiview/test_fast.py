@@ -166,6 +166,7 @@ def kernel_errors() -> dict[str, float]:
     return errors
 
 
+@pytest.mark.slow
 def test_kernels_interpreted():
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     root = str(Path(__file__).resolve().parents[2])
