@@ -11,7 +11,7 @@ from torch import Tensor
 from ..cameras import FOVY, RADIUS, input_poses, plucker_rays, tan_half
 from ..machine.constants import constant
 from .presets import MAX_VIEWS, VIEW_COUNT
-from .views import EXACT, camera_distances
+from .views import DISTANCE_TOLERANCE, camera_distances
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -30,8 +30,8 @@ class Views:
     scale: Tensor  # [B], by how much the world of c2w is larger than the caller's
 
     def inputs(self) -> Tensor:
-        """[B, V, 9, S, S], as the U-Net reads them: the last step before it, the only one that
-        normalizes and makes rays."""
+        """[B, V, 9, S, S], as the paper's U-Net reads them; nothing else makes rays of the images.
+        Hull presets add the guide's channels and the pole views."""
         return network_inputs(self.images, self.c2w, self.fovy)
 
 
@@ -50,14 +50,14 @@ def framing(c2w: Tensor, fovy: float) -> Tensor:
         )
     distances = camera_distances(c2w)
     (low, high), nearest, farthest = DISTANCES, float(distances.amin()), float(distances.amax())
-    if not (low - EXACT <= nearest and farthest <= high + EXACT):
+    if not (low - DISTANCE_TOLERANCE <= nearest and farthest <= high + DISTANCE_TOLERANCE):
         wrong = nearest if nearest < low else farthest
         raise ValueError(
             f"The cameras need to stand {low:g} to {high:g} from the origin, where the object is, "
             f"got {wrong:g}: scale the world or move the cameras."
         )
     factors = RADIUS * tan_half(FOVY) / tan_half(fovy) / distances.mean(dim=1)
-    return torch.where((factors - 1).abs() < EXACT, 1.0, factors)
+    return torch.where((factors - 1).abs() < DISTANCE_TOLERANCE, 1.0, factors)
 
 
 def in_scaled_world(c2w: Tensor, factors: Tensor) -> Tensor:

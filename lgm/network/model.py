@@ -105,7 +105,7 @@ class LGM(nn.Module):
         self,
         inputs: Tensor,
         alphas: Tensor | None = None,
-        drafts: Tensor | None = None,
+        uncorrected: Tensor | None = None,
         rounds: int = 1,
     ) -> Gaussians:
         """Gaussians of B objects, as they are trained.
@@ -115,8 +115,8 @@ class LGM(nn.Module):
                 (`prepare`).
             alphas: [B, 4, 1, S, S], silhouettes. Only hull decoding looks at them; without them,
                 what isn't white is object.
-            drafts: [B] bool, objects that a corrector leaves as they are; default: none.
-            rounds: looks of a corrector. The last alone has gradients: what came before is given,
+            uncorrected: [B] bool, objects that a corrector leaves as drafts; default: none.
+            rounds: correction rounds. The last alone has gradients: what came before is given,
                 as the first network's output is given to the first.
 
         Returns:
@@ -125,11 +125,11 @@ class LGM(nn.Module):
         x, guide = self._guided(inputs, alphas)
         features = self.features(x)
         rounds = rounds if self.corrector is not None else 0
-        for look in range(1, rounds + 1):
-            with torch.set_grad_enabled(torch.is_grad_enabled() and look == rounds):
+        for number in range(1, rounds + 1):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and number == rounds):
                 change = self.corrections(correction_inputs(features, guide, inputs.shape[1]))
-                if drafts is not None:
-                    change = change * ~drafts[:, None, None, None, None]
+                if uncorrected is not None:
+                    change = change * ~uncorrected[:, None, None, None, None]
             features = features + change
         return self._decode(features, guide)
 
@@ -137,7 +137,7 @@ class LGM(nn.Module):
         """What the U-Net reads, and what its output is relative to."""
         if self.preset.decoding != "hull":
             return inputs, None
-        return self._beside(inputs, *self.guide(inputs, alphas))
+        return self._with_guide(inputs, *self.guide(inputs, alphas))
 
     def _guided_views(self, views: Views) -> tuple[Tensor, Guide | None]:
         """As `_guided`, of views whose cameras are known."""
@@ -145,9 +145,9 @@ class LGM(nn.Module):
         if self.preset.decoding != "hull":
             return inputs, None
         slopes = inputs.new_full(inputs.shape[:2], tan_half(views.fovy))
-        return self._beside(inputs, *self._hull(views.images, views.alphas, views.c2w, slopes))
+        return self._with_guide(inputs, *self._hull(views.images, views.alphas, views.c2w, slopes))
 
-    def _beside(self, inputs: Tensor, guide: Guide, extra: Tensor) -> tuple[Tensor, Guide]:
+    def _with_guide(self, inputs: Tensor, guide: Guide, extra: Tensor) -> tuple[Tensor, Guide]:
         """The inputs with the guide's channels, and with the views from the poles."""
         if self.preset.poles:
             pictures, rays = pole_pictures(guide, inputs.shape[1], inputs.shape[-1])
@@ -208,7 +208,7 @@ class LGM(nn.Module):
             fovy: full vertical angle of the cameras, degrees, 2 to 100. Training saw the default at
                 distance 1.5 only; in other pictures the object should fill as much of the frame.
             device: where to calculate; default: where the weights are.
-            rounds: how often a corrector looks and mends; 0 is fastest. Without one: of no effect.
+            rounds: correction rounds; 0 is fastest. Without one: of no effect.
 
         Raises:
             ValueError: views or cameras of another shape, or not finite; cameras too near, too far,

@@ -134,7 +134,7 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
 }
-# Models between versions 0.2 and 0.3, and what was made of them.
+# Models trained between versions 0.2 and 0.3, and models trained from those.
 PRESETS["demo_v2"] = replace(PRESETS["demo"], corrector=None)
 # The model bundled with versions 0.1 and 0.2, and what was made of it.
 PRESETS["demo_v1"] = replace(PRESETS["demo_v2"], poles=False)
