@@ -112,7 +112,7 @@ class Reconstruct(io.ComfyNode):
                 gaussians = network.reconstruct(pictures, poses, fovy=fovy, device=device)
                 gaussians = network.fit(
                     gaussians, pictures, poses, fovy=fovy, steps=fit,
-                    progress=lambda part: part and progress.step(),
+                    progress=lambda part: progress.step() if part else None,
                 )  # fmt: skip
                 items.append(
                     _prune(gaussians.to(host.management.intermediate_device()), opacity_threshold)
