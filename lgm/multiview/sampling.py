@@ -51,13 +51,13 @@ def prepare(unet: UNet, conditions: Conditions, guided: bool) -> Constants:
             return given
         return torch.cat([torch.zeros_like(given) if absent is None else absent, given])
 
-    features = None if conditions.features is None else both(conditions.features)
+    features, reference = conditions.features, conditions.reference
     return unet.prepare(
         per_frame(both(conditions.text, conditions.negative), frames),
         both(conditions.camera, conditions.camera).flatten(0, 1),
         frames,
-        None if features is None else per_frame(features, frames),
-        both(conditions.reference),
+        None if features is None else per_frame(both(features), frames),
+        None if reference is None else both(reference),
     )
 
 

@@ -141,7 +141,7 @@ def _with_near(near: float, gaussians: Gaussians, c2w: Tensor, *settings) -> Ren
     return replace(out, depths=out.depths / scale)
 
 
-def backend_for(backend: Backend, device: torch.device) -> str:
+def backend_for(backend: Backend, device: torch.device) -> Backend:
     """The backend that `render` takes for Gaussians on `device`, by name.
 
     Raises:
@@ -238,7 +238,7 @@ def why_not(name: str, asked: bool = False) -> str:
     return ""
 
 
-def _choose(backend: Backend, device: torch.device) -> str:
+def _choose(backend: Backend, device: torch.device) -> Backend:
     if backend == "auto":
         return _automatic(device.type)
     if backend not in _MODULES:
