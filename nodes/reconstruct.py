@@ -110,8 +110,9 @@ class Reconstruct(io.ComfyNode):
                 prepared = network.prepare(pictures.to(device), poses, fovy=fovy)
                 gaussians = network.reconstruct(prepared)
                 gaussians = network.fit(
-                    gaussians, prepared, steps=fit, progress=lambda part: part and progress.step()
-                )
+                    gaussians, prepared, steps=fit,
+                    progress=lambda part: progress.step() if part else None,
+                )  # fmt: skip
                 items.append(
                     _prune(gaussians.to(host.management.intermediate_device()), opacity_threshold)
                 )

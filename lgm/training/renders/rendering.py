@@ -15,7 +15,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -139,7 +139,7 @@ def _y_up(vectors: Tensor) -> Tensor:
 
 def in_order(
     function: Callable[[str], Rendered], names: Iterable[str], workers: int
-) -> Iterator[Rendered]:
+) -> Generator[Rendered, None, None]:
     """Results of `function` for every name, in order, computed by several processes.
 
     Raises:
