@@ -126,6 +126,7 @@ class LGM(nn.Module):
         features = self.features(x)
         rounds = rounds if self.corrector is not None else 0
         for number in range(1, rounds + 1):
+            assert guide is not None  # correctors are of hull presets only
             with torch.set_grad_enabled(torch.is_grad_enabled() and number == rounds):
                 change = self.corrections(correction_inputs(features, guide, inputs.shape[1]))
                 if uncorrected is not None:
@@ -223,6 +224,7 @@ class LGM(nn.Module):
         x, guide = self._guided_views(views)
         features = self._finite(self.features, x)
         for _ in range(rounds if self.corrector is not None else 0):
+            assert guide is not None  # correctors are of hull presets only
             seen = correction_inputs(features, guide, views.images.shape[1], views.fovy)
             features = features + self._finite(self.corrections, seen)
         return self._decode(features, guide).scaled(1 / views.scale)
