@@ -80,8 +80,8 @@ class Gaussians:
     def detach(self) -> Gaussians:
         return self.map(torch.Tensor.detach)
 
-    def select(self, index: Tensor) -> Gaussians:
-        """The Gaussians at `index` ([M] integers, or a [N] mask), the same for every batch item."""
+    def select(self, index: Tensor | slice) -> Gaussians:
+        """The Gaussians at `index` ([M] integers, a [N] mask or a slice), in every batch item."""
         return self.map(lambda tensor: tensor[:, index])
 
     def item(self, index: int) -> Gaussians:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from comfy_api.latest import io
@@ -14,7 +16,10 @@ from .border.pictures import image_from_pictures
 from .border.splats import gaussians_from_splat
 from .border.views import SIDES, camera_poses, objects_from_image
 
-METHODS = {"seen from outside": "outside", "density": "density"}  # in lgm.mesh
+if TYPE_CHECKING:
+    from ..lgm.mesh import Method
+
+METHODS: dict[str, Method] = {"seen from outside": "outside", "density": "density"}  # in lgm.mesh
 
 
 class SplatToMesh(io.ComfyNode):
@@ -201,7 +206,9 @@ class BakeSplatTexture(io.ComfyNode):
                 item = painted(item, gaussians, size, views, inputs[index])
             textured.append(item.to("cpu"))
         host.say(cls, f"{count} x {size} x {size} texels, on {device}")
-        textures = torch.stack([item.texture for item in textured]).movedim(-1, 1)
+        textures = torch.stack(
+            [item.texture for item in textured if item.texture is not None]
+        ).movedim(-1, 1)
         return io.NodeOutput(mesh_value(textured), host.outgoing(image_from_pictures(textures)))
 
 

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from ..lgm.cameras import FOVY, RADIUS, orbit_poses
 from ..lgm.gaussians import Gaussians
-from ..lgm.network.model import LGM
 from .border import host
 from .border.models import dtype_name, load_to_device
 from .border.pictures import image_from_pictures
@@ -108,29 +107,22 @@ class Reconstruct(io.ComfyNode):
             progress = host.Progress(len(objects) * (blocks + 1 + fit))
             for pictures in objects:
                 host.check_cancelled()
-                pictures = pictures.to(device)
-                gaussians = network.reconstruct(pictures, poses, fovy=fovy, device=device)
+                prepared = network.prepare(pictures.to(device), poses, fovy=fovy)
+                gaussians = network.reconstruct(prepared)
                 gaussians = network.fit(
-                    gaussians, pictures, poses, fovy=fovy, steps=fit,
-                    progress=lambda part: part and progress.step(),
+                    gaussians, prepared, steps=fit,
+                    progress=lambda part: progress.step() if part else None,
                 )  # fmt: skip
                 items.append(
                     _prune(gaussians.to(host.management.intermediate_device()), opacity_threshold)
                 )
-                seen.append(pictures_seen(network, pictures))
+                seen.append(prepared.images[0].cpu())
                 progress.step(_preview(items[-1]))
         counts = ", ".join(f"{item.count:,}" for item in items)
         precision = dtype_name(network.compute_dtype(device))
         host.say(cls, f"{counts} Gaussians, {precision} on {device}")
         views = image_from_pictures(torch.cat(seen))
         return io.NodeOutput(splat_from_gaussians(items), host.outgoing(views))
-
-
-def pictures_seen(network: LGM, pictures: Tensor) -> Tensor:
-    """[4, 3, S, S] on white, as `LGM.prepare` makes them, before normalization."""
-    from ..lgm.network.inputs import seen_pictures
-
-    return seen_pictures(network.prepare(pictures)[0])[0].cpu()
 
 
 def _prune(gaussians: Gaussians, threshold: float) -> Gaussians:

@@ -77,5 +77,7 @@ class RefineMesh(io.ComfyNode):
             with stages.stage():
                 refined.append(refine(item, gaussians, steps).to("cpu"))
         host.say(cls, f"{steps} steps, on {device}")
-        textures = torch.stack([item.texture for item in refined]).movedim(-1, 1)
+        textures = torch.stack(
+            [item.texture for item in refined if item.texture is not None]
+        ).movedim(-1, 1)
         return io.NodeOutput(mesh_value(refined), host.outgoing(image_from_pictures(textures)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from comfy_api.latest import io
 from torch import Tensor
@@ -13,6 +15,9 @@ from .border import host
 from .border.cameras import Camera, read_camera, vertical_fov
 from .border.pictures import color_from_hex
 from .border.splats import gaussians_from_splat
+
+if TYPE_CHECKING:
+    from ..lgm.render import Backend
 
 BACKENDS = ("auto", "gsplat", "numba", "torch")
 DEPTHS = ("near is white", "metric")
@@ -142,7 +147,7 @@ def draw(
     camera: Camera,
     size: tuple[int, int],
     background: Tensor,
-    backend: str,
+    backend: Backend,
     near: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Color [H, W, 3], coverage [H, W], distance [H, W] and normals [H, W, 3]."""
@@ -158,9 +163,11 @@ def draw(
     normals = 0.5 + 0.5 * torch.where(alphas > 0.5, normals, facing)
     depths = (depths - camera.offset) * (depths > 0)
     color = out.images[0].clamp(0, 1)
-    return tuple(
-        host.outgoing(x)
-        for x in (color[0].movedim(0, -1), alphas[0, 0], depths[0, 0], normals[0].movedim(0, -1))
+    return (
+        host.outgoing(color[0].movedim(0, -1)),
+        host.outgoing(alphas[0, 0]),
+        host.outgoing(depths[0, 0]),
+        host.outgoing(normals[0].movedim(0, -1)),
     )
 
 

@@ -58,8 +58,10 @@ class SaveSplat(io.ComfyNode):
         from ..lgm.io import FORMATS, write_atomically
 
         refuse_outside(filename_prefix)
+        write = FORMATS[f".{format}"].write
+        assert write is not None  # SUFFIXES are those that can be written
         contents = [
-            FORMATS[f".{format}"].write(None, gaussians_from_splat(splat, index).to("cpu"))
+            write(None, gaussians_from_splat(splat, index).to("cpu"))
             for index in host.Progress(len(splat.positions)).over(range(len(splat.positions)))
         ]
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(

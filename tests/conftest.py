@@ -16,3 +16,10 @@ DATA = Path(__file__).parent / "data"
 def data() -> Path:
     """The folder with numbers recorded from the original implementation."""
     return DATA
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Triton's interpreter takes its time, whatever it is asked."""
+    for item in items:
+        if "interpreted" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)

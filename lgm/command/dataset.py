@@ -231,6 +231,7 @@ def add(writer: ShardWriter, made: Rendered) -> str:
     if made.name in writer.names:
         return ""
     try:
+        assert made.c2w is not None  # it did not fail
         writer.add(made.name, made.pictures, made.c2w, made.fovy, made.ring)
     except ValueError as error:
         return str(error)

@@ -120,7 +120,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.out:
         first = next(iter(methods))
         scores = [row["psnr"] for row in rows if row["method"] == first]
-        order = [int(i) for i in np.argsort(scores)]
+        order = [int(i) for i in np.argsort(np.array(scores))]
         spread = order[:: max(1, len(order) // 8)][:8]
         with staged_folder(arguments.out) as folder:
             (folder / "rows.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")

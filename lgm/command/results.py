@@ -150,6 +150,7 @@ def write_mesh(gaussians: Gaussians, path: Path, stages: Stages) -> DemoMesh:
         glb = mesh.export(path)
         pictures = mesh_pictures(mesh, gaussians)
     shown = {caption: encode.jpeg(picture) for caption, picture in pictures.items()}
+    assert mesh.texture is not None  # a size was asked for
     size = len(mesh.texture)
     return DemoMesh(glb, mesh.face_count, size, shown["The mesh"], shown, *MESH_CAMERA)
 
@@ -158,6 +159,7 @@ def mesh_pictures(mesh: Mesh, gaussians: Gaussians) -> dict[str, Tensor]:
     """The splat, its textured mesh, the bare shape and the texture, [3, DEMO_SIZE, DEMO_SIZE]."""
     from ..mesh.draw import draw_mesh
 
+    assert mesh.normals is not None and mesh.texture is not None  # it was painted
     azimuth, elevation = MESH_CAMERA
     pose = orbit_poses([azimuth], elevation)
     bare = replace(mesh, texture=None, vertex_colors=0.5 + 0.5 * mesh.normals)

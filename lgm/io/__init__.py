@@ -63,9 +63,11 @@ def read_splat_file(
     Raises:
         ValueError: an unknown suffix, or whatever the format's reader refuses.
     """
-    if suffix is None and not isinstance(source, (str, Path)):
-        raise ValueError('Splat data without a name needs the format, as in suffix=".ply".')
-    format_ = find(suffix or Path(source).suffix, "read", FORMATS)
+    if not suffix:
+        if not isinstance(source, (str, Path)):
+            raise ValueError('Splat data without a name needs the format, as in suffix=".ply".')
+        suffix = Path(source).suffix
+    format_ = find(suffix, "read", FORMATS)
     is_y_down(frame)  # refuses a misspelled frame for every format alike
     return format_.read(source, frame=frame) if format_.has_frame else format_.read(source)
 
@@ -78,7 +80,9 @@ def write_splat_file(path: str | Path, gaussians: Gaussians) -> bytes:
         RuntimeError: the file can't be written.
     """
     writable = {suffix: format_ for suffix, format_ in FORMATS.items() if format_.write}
-    return find(Path(path).suffix, "write", writable).write(path, gaussians)
+    write = find(Path(path).suffix, "write", writable).write
+    assert write is not None  # the others are left out
+    return write(path, gaussians)
 
 
 def find(suffix: str, verb: str, formats: dict[str, Format]) -> Format:

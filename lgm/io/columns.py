@@ -57,10 +57,8 @@ def from_columns(name: str, columns: Columns, *, y_down: bool) -> Gaussians:
         ValueError: NaN, infinite or negative values, opacities outside 0..1.
     """
     with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused
-        columns = Columns(
-            *(c if c is None else np.array(c, np.float32, order="C") for c in columns)
-        )
-    for names, column in zip(NAMES, columns, strict=False):
+        columns = Columns(*(np.array(c, np.float32, order="C") for c in columns if c is not None))
+    for names, column in zip(NAMES, columns[:5], strict=True):
         require_finite(name, names, column)
     if columns.sh is not None:
         values = columns.sh.reshape(len(columns.sh), -1)
@@ -76,7 +74,7 @@ def from_columns(name: str, columns: Columns, *, y_down: bool) -> Gaussians:
         rotations=normalize(columns.rotations),
         colors=columns.colors.clip(0, 1) if columns.sh is None else columns.colors,
     )
-    gaussians = Gaussians(*(c if c is None else torch.from_numpy(c)[None] for c in columns))
+    gaussians = Gaussians(*(torch.from_numpy(c)[None] for c in columns if c is not None))
     return flip_y_z(gaussians) if y_down else gaussians
 
 

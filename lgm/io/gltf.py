@@ -195,7 +195,9 @@ class Asset:
 
     def local_matrix(self, node: dict[str, Any]) -> np.ndarray:
         if "matrix" in node:
-            return self.numbers(node, "matrix", np.eye(4).ravel()).reshape(4, 4).T  # column-major
+            return (
+                self.numbers(node, "matrix", np.eye(4).ravel().tolist()).reshape(4, 4).T
+            )  # column-major
         matrix = np.eye(4)
         rotation = quaternion_matrix(self.numbers(node, "rotation", (0, 0, 0, 1)))
         matrix[:3, :3] = rotation * self.numbers(node, "scale", (1, 1, 1))  # scale acts first
@@ -265,7 +267,8 @@ class Asset:
         raw = np.ndarray((count, width), dtype, data, start, (stride, dtype.itemsize))
         values = raw.astype(np.float32)
         if accessor.get("normalized") is True and dtype.kind in "iu":
-            values = np.maximum(values / np.iinfo(dtype).max, -1)
+            most = np.iinfo(dtype).max  # ty: ignore[no-matching-overload]
+            values = np.maximum(values / most, -1)
         require_finite(self.name, (semantic,) * width, values)
         return values
 
@@ -311,7 +314,7 @@ def decode(
     sh = np.stack(bands, axis=1) if bands and not linear else None
     if sh is not None and not np.array_equal(rotation, np.eye(3)):  # as they are, if nothing turns
         sh = rotate_sh(torch.from_numpy(sh), torch.from_numpy(rotation)).numpy()
-    columns = Columns(
+    decoded = Columns(
         positions=positions @ (size * rotation).T + matrix[:3, 3],
         opacities=opacities,
         scales=scales * size,
@@ -319,7 +322,7 @@ def decode(
         colors=linear_to_srgb(colors) if linear else colors,
         sh=sh,
     )
-    return from_columns(name, columns, y_down=False)
+    return from_columns(name, decoded, y_down=False)
 
 
 def similarity(name: str, matrix: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:

@@ -52,8 +52,9 @@ def mesh_glb(
 
     blobs = [_padded(values.tobytes()) for values in (*attributes.values(), indices)]
     document = _describe(attributes, indices, blobs)
+    surface: dict[str, Any] = {"metallicFactor": 0, "roughnessFactor": 1}
     material: dict[str, Any] = {
-        "pbrMetallicRoughness": {"metallicFactor": 0, "roughnessFactor": 1},
+        "pbrMetallicRoughness": surface,
         "doubleSided": double_sided,
     }
     if unlit:
@@ -70,7 +71,7 @@ def mesh_glb(
         document["images"] = [{"bufferView": len(blobs) - 1, "mimeType": "image/png"}]
         document["samplers"] = [SAMPLER]
         document["textures"] = [{"source": 0, "sampler": 0}]
-        material["pbrMetallicRoughness"]["baseColorTexture"] = {"index": 0}
+        surface["baseColorTexture"] = {"index": 0}
     document["materials"] = [material]
     return glb(document, b"".join(blobs))
 

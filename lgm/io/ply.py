@@ -11,6 +11,7 @@ import io
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -246,7 +247,8 @@ def binary_table(name: str, data: bytes, header: Header) -> np.ndarray:
         "offsets": [offsets[field] for field in fields],
         "itemsize": stride,
     }
-    rows = np.frombuffer(data, np.dtype(layout), count=count, offset=start)
+    record: np.dtype[Any] = np.dtype(layout)
+    rows = np.frombuffer(data, record, count=count, offset=start)
     table = np.empty((count, len(fields)), np.float32)
     with np.errstate(over="ignore"):  # a double beyond float32 becomes infinite and is refused
         for column, field in enumerate(fields):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from ..gaussians import Gaussians
 from .columns import Columns, Frame, from_columns, is_y_down, to_columns
 from .files import Source, read_source, write_atomically
 
-RECORD = np.dtype(
+RECORD: np.dtype[Any] = np.dtype(
     [
         ("position", "<f4", 3),
         ("scale", "<f4", 3),  # linear

@@ -105,6 +105,6 @@ class _ScaledSum(torch.autograd.Function):
             return kernel(channels_last(a), channels_last(b), scale)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx, grad):  # ty: ignore[incompatible-method-override]
         grad = grad * ctx.scale
         return grad, grad, None

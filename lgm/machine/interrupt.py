@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 Check = Callable[[], None]
 Progress = Callable[[float], None]
@@ -26,10 +27,9 @@ def working(check: Check | None = None, progress: Progress | None = None) -> Ite
         check: called often, between steps; what it raises ends the work.
         progress: called with the part of the work that is done, 0..1.
     """
+    given: dict[ContextVar[Any], Any] = {_check: check, _progress: progress}
     tokens = [
-        (variable, variable.set(value))
-        for variable, value in ((_check, check), (_progress, progress))
-        if value is not None
+        (variable, variable.set(value)) for variable, value in given.items() if value is not None
     ]
     try:
         yield

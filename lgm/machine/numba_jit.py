@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from types import FunctionType
 
 import torch
 from numba import njit
@@ -14,7 +15,7 @@ MAX_WORKERS = 16  # more than memory feeds; and some need much of it, as for gra
 
 
 def jit(
-    function: Callable | None = None, *, exact: bool = False, inline: str = "never"
+    function: FunctionType | None = None, *, exact: bool = False, inline: str = "never"
 ) -> Callable:
     """njit without the GIL, with a disk cache where a folder for it can be written, else without.
 

@@ -56,7 +56,7 @@ def extract(
     from .unwrap import unwrapped
 
     def stage(name: str) -> AbstractContextManager[None]:
-        return working(check, progress and partial(progress, name))
+        return working(check, None if progress is None else partial(progress, name))
 
     with stage("surface"):
         mesh = surface(gaussians, method, resolution)

@@ -145,7 +145,7 @@ def smoothed(vertices: Tensor, faces: Tensor, steps: int) -> Tensor:
     for _ in range(steps):
         between_steps()
         for factor in (FORWARD, BACKWARD):
-            around = torch.segment_reduce(
+            around = torch.segment_reduce(  # ty: ignore[missing-attribute]
                 vertices.index_select(0, neighbors), "sum", lengths=degrees, axis=0, unsafe=True
             )
             vertices = vertices + factor * (weights * around - free * vertices)

@@ -54,7 +54,9 @@ def sums_at(index: Tensor, values: Tensor, count: int) -> Tensor:
     """
     order = index.argsort(stable=True)
     lengths = torch.bincount(index, minlength=count)
-    return torch.segment_reduce(values[order], "sum", lengths=lengths, axis=0, unsafe=True)
+    return torch.segment_reduce(  # ty: ignore[missing-attribute]
+        values[order], "sum", lengths=lengths, axis=0, unsafe=True
+    )
 
 
 def _round(vertices, faces, quadrics, part: float, limit: int) -> Tensor | None:

@@ -79,7 +79,8 @@ def density(gaussians: Gaussians, grid: Grid) -> Tensor:
     variances = gaussians.scales[0] ** 2 + (BLUR * grid.voxel) ** 2
     widths = variances.amin(-1).sqrt() / grid.voxel
     halvings = (widths / WIDE).log2().floor().clamp(0, COARSEST)
-    field, done = None, 0
+    field: Tensor | None = None
+    done = 0
     for times in reversed(range(COARSEST + 1)):
         factor = 2**times
         part = Grid(
@@ -100,6 +101,7 @@ def density(gaussians: Gaussians, grid: Grid) -> Tensor:
         blocks = values.view(*(side // TILE for side in part.shape), TILE, TILE, TILE)
         values = blocks.permute(0, 3, 1, 4, 2, 5).reshape(part.shape)
         field = values if field is None else values + _doubled(field)
+    assert field is not None  # the loop has at least one size
     return field
 
 
@@ -167,7 +169,9 @@ def _tile(like: Tensor) -> tuple[Tensor, Tensor]:
 def _grid_around(gaussians: Gaussians, resolution: int) -> Grid:
     """A grid around all that is not faint."""
     voxel = 2 * REACH / (OVERVIEW - 1)
-    overview = Grid(gaussians.positions.new_full((3,), -REACH), voxel, (OVERVIEW,) * 3)
+    overview = Grid(
+        gaussians.positions.new_full((3,), -REACH), voxel, (OVERVIEW, OVERVIEW, OVERVIEW)
+    )
     there = (density(gaussians, overview) >= FAINT).nonzero()
     if not len(there):
         raise ValueError(NOTHING_OPAQUE)

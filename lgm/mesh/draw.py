@@ -51,6 +51,7 @@ def _draw_one(mesh: Mesh, c2w: Tensor, size: int, fovy: float, supersample: int)
     found = hits(mesh.vertices, mesh.faces, triangles, c2w, fovy)
     corners = mesh.faces[found.triangle]
     if mesh.texture is not None:
+        assert mesh.uvs is not None  # Mesh sees to it
         colors = sample(mesh.texture, interpolate(found.weights, mesh.uvs[corners]))
     elif mesh.vertex_colors is not None:
         colors = interpolate(found.weights, mesh.vertex_colors[corners])

@@ -41,7 +41,7 @@ def _balls(gaussians: Gaussians, cell: float) -> Gaussians:
     keys = (cell_index[:, 0] * height + cell_index[:, 1]) * depth + cell_index[:, 2]
     owner = keys.unique(return_inverse=True)[1].numpy()
 
-    def total(values: np.ndarray) -> Tensor:
+    def total(values: Tensor) -> Tensor:
         return torch.from_numpy(np.bincount(owner, areas * values.double().numpy()))
 
     area = total(torch.ones(len(owner)))

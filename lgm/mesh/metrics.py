@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
+from scipy.spatial import cKDTree  # ty: ignore[missing-module-member]
 from torch import Tensor
 
 from ..cameras import even_poses, focal_length, transform, world_to_camera

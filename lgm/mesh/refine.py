@@ -101,6 +101,7 @@ def _fit(mesh: Mesh, gaussians: Gaussians, steps: int) -> Mesh:
     gaussians = _moved(near_surface(gaussians, mesh, 0.1 * radius), center, radius)
     places, corner = ((mesh.vertices - center) / radius).unique(dim=0, return_inverse=True)
     edges = torch.from_numpy(adjacent_faces(corner[mesh.faces].cpu().numpy())).to(places.device)
+    assert mesh.uvs is not None and mesh.texture is not None  # checked above
     topology = Topology(corner[mesh.faces].int(), mesh.faces.int(), mesh.uvs, edges)
     offsets = torch.zeros_like(places, requires_grad=True)
     texture = mesh.texture.contiguous().requires_grad_()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
-from scipy.spatial import cKDTree
+from scipy.spatial import cKDTree  # ty: ignore[missing-module-member]
 from torch import Tensor
 
 from ..cameras import FOVY, even_poses, focal_length, project
@@ -155,6 +155,7 @@ def vertex_colors(
 
 def texels(mesh: Mesh, size: int) -> tuple[Tensor, Surface]:
     """The texels [P] (row * size + column) inside charts, ascending, and their points in space."""
+    assert mesh.uvs is not None  # unwrapped
     owner = torch.full((size * size,), -1, device=mesh.device)
     corners = mesh.vertices.new_zeros(size * size, 3)
     for texel, triangle, weights in covered(mesh.uvs[mesh.faces] * size, size, size):

@@ -187,7 +187,9 @@ def _boxes(points: Tensor, chart: Tensor) -> tuple[Tensor, Tensor]:
     low, high = points.amin(2), points.amax(2)
     rows = [x.transpose(0, 1)[order].flatten(1) for x in (low, high)]
     low, high = (
-        torch.segment_reduce(row, kind, lengths=lengths, axis=0, unsafe=True)
+        torch.segment_reduce(  # ty: ignore[missing-attribute]
+            row, kind, lengths=lengths, axis=0, unsafe=True
+        )
         for row, kind in zip(rows, ("min", "max"), strict=True)
     )
     return tuple(x.view(len(lengths), 2, -1).transpose(0, 1) for x in (low, high))

@@ -82,7 +82,7 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, given: CrossInput) -> Tensor:
         q = self.to_q(x)
         y = attend(q, given.keys, given.values, self.head_channels)
-        if given.image_keys is not None:
+        if given.image_keys is not None and given.image_values is not None:
             y = y + attend(q, given.image_keys, given.image_values, self.head_channels)
         return self.to_out(y)
 

@@ -109,9 +109,12 @@ class FastDenoiser:
 
     def _step(self, sample: Tensor) -> Tensor:
         if self._plan is None or self._planned_for != self._state():
-            self._plan = FastUNet(self._unet(), self._choices)
+            unet = self._unet()
+            assert unet is not None  # whoever calls holds it
+            self._plan = FastUNet(unet, self._choices)
             self._choices = self._plan.ways.choices
             self._planned_for = self._state()
+        assert self._own is not None  # taken before each step
         return self._plan(sample, self._timestep, self._own)
 
 
@@ -120,10 +123,15 @@ def _map(constants: Constants, change: Callable[[Tensor], Tensor]) -> Constants:
         return None if x is None else change(x)
 
     def cross(given: CrossInput) -> CrossInput:
-        return CrossInput(**{name: changed(tensor) for name, tensor in vars(given).items()})
+        return CrossInput(
+            change(given.keys),
+            change(given.values),
+            changed(given.image_keys),
+            changed(given.image_values),
+        )
 
     return Constants(
-        changed(constants.camera_emb),
+        change(constants.camera_emb),
         tuple(map(cross, constants.cross)),
         constants.num_frames,
         changed(constants.reference_latents),
@@ -189,6 +197,7 @@ class FastUNet:
     @torch.no_grad()
     def __call__(self, sample: Tensor, timestep: Tensor, constants: Constants) -> Tensor:
         unet, frames = self._unet(), constants.num_frames
+        assert unet is not None  # whoever calls holds it
         if constants.reference_latents is not None:
             sample = sample.unflatten(0, (-1, frames)).clone()
             sample[:, -1] = constants.reference_latents

@@ -46,18 +46,18 @@ def prepare(unet: UNet, conditions: Conditions, guided: bool) -> Constants:
     """
     frames = conditions.camera.shape[1]
 
-    def both(given: Tensor | None, absent: Tensor | None = None) -> Tensor | None:
-        if given is None or not guided:
+    def both(given: Tensor, absent: Tensor | None = None) -> Tensor:
+        if not guided:
             return given
         return torch.cat([torch.zeros_like(given) if absent is None else absent, given])
 
-    features = both(conditions.features)
+    features, reference = conditions.features, conditions.reference
     return unet.prepare(
         per_frame(both(conditions.text, conditions.negative), frames),
         both(conditions.camera, conditions.camera).flatten(0, 1),
         frames,
-        None if features is None else per_frame(features, frames),
-        both(conditions.reference),
+        None if features is None else per_frame(both(features), frames),
+        None if reference is None else both(reference),
     )
 
 

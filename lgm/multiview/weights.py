@@ -26,7 +26,7 @@ def load_unet(
     path: str | Path,
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
-    network: type[Network] = UNet,
+    network: type[Network] = UNet,  # ty: ignore[invalid-parameter-default]
 ) -> Network:
     """The network with the weights of a file, in evaluation mode.
 

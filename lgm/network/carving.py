@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..cameras import RADIUS
 from ..machine.optional import uses_triton, why_no_numba
-from .views import _lookup, between_views, camera_distances, depth_rays
+from .views import between_views, camera_distances, depth_rays, sample_from_neighbor
 
 DEPTH_RANGE = (0.6, 2.4)  # searched by a camera at RADIUS; others search as far around the origin
 NEAREST = 0.05  # world units in front of a camera; nothing closer counts as inside
@@ -17,7 +17,7 @@ BISECTIONS = 5  # 1.8 / 64 / 2**5: under a millimeter for an object of one meter
 INSIDE = 0.3  # silhouette coverage that counts as object; low, so that thin parts survive
 
 
-def _interval(
+def carve(
     alphas: Tensor, own: Tensor, c2w: Tensor, tan_half: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Depths [B, V, 1, h, w] where rays enter and leave the hull, the camera's distance where they
@@ -45,7 +45,7 @@ def _interval(
 def march_plainly(
     alphas: Tensor, own: Tensor, c2w: Tensor, tan_half: Tensor, farther: Tensor, depths: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`_interval` in plain torch: what the kernels are measured by."""
+    """`carve` in plain torch: what the kernels are measured by."""
     views, size = alphas.shape[1], alphas.shape[-1]
     rays = depth_rays(c2w, tan_half, size)
     farther = farther[:, :, None, None, None]
@@ -54,7 +54,7 @@ def march_plainly(
     def inside(depths: Tensor) -> Tensor:  # [B, V, D, h, w] bool
         depths = depths + farther
         covered = [
-            _lookup(alphas, shift, depths, c2w, tan_half, rays)[:, :, 0] > INSIDE
+            sample_from_neighbor(alphas, shift, depths, c2w, tan_half, rays)[:, :, 0] > INSIDE
             for shift in others
         ]
         if not covered:  # a single view: all that its frustum holds

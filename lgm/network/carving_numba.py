@@ -1,5 +1,5 @@
-"""The numba kernel behind `hull` on CPUs: every pixel's ray marched from both ends, only as far as
-the hull, through those silhouettes only that a point is not already outside of.
+"""The numba kernel behind `carving` on CPUs: every pixel's ray is marched from both ends, only as
+far as the hull; a point is tested by no further silhouette once it is outside of one.
 """
 
 from __future__ import annotations

@@ -1,17 +1,18 @@
-"""What a draft of a splat looks like beside its pictures: what a corrector is told.
+"""Inputs of the corrector network: the draft splat compared with the input images.
 
 The first network never sees what it has made. A second, smaller one does: the draft is drawn from
 all views, and each Gaussian is told what every picture shows where it stands, what the draft shows
 there instead, whether it lies in front of or behind what is drawn, and where the pictures pull it:
-the derivatives of their error. Shapes that are new to it, it so can mend by what doesn't fit, as an
-optimizer would, but in one step, and knowing what objects look like from sides that no picture
-shows (learned descent: Flynn et al. 2019, DeepView; Chen et al. 2024, G3R).
+the derivatives of their error. This lets it repair unfamiliar shapes from the mismatch between
+draft and pictures, as an optimizer would, but in one step, and knowing what objects look like from
+sides that no picture shows (learned descent: Flynn et al. 2019, DeepView; Chen et al. 2024, G3R).
 """
 
 from __future__ import annotations
 
 from dataclasses import fields
 from functools import partial
+from itertools import takewhile
 
 import torch
 import torch.nn.functional as F
@@ -21,14 +22,21 @@ from ..cameras import FOVY
 from ..machine.constants import constant
 from ..render import render_finite
 from .hull import Guide, decode_hull
+from .presets import CORRECTION_PARTS
 from .views import looked_at, pole_map, sample
 
 DRAWN_FINER = 2  # than the grid of Gaussians, as the pictures are; then averaged
-LOOKED_AT = (0, 1, -1, 2)  # views, from a Gaussian's own on
+LOOKED_AT = (0, 1, -1, 2)  # views, from a Gaussian's own on, in the order of CORRECTION_PARTS
 LARGEST = 1e4  # of raw features; those of the included model reach 400
-FAR_APART = 0.3  # world units of depth that tell no more than that
-# Of the error's derivatives by offset, opacity, scale, rotation and color: what is usual becomes 1.
-PULL_SCALES = (3, 3, 3, 300, 60, 60, 500, 40, 40, 40, 40, 150, 150, 150)
+MAX_DEPTH_GAP = 0.3  # world units; larger differences are clamped
+# Bring typical gradients by offset, opacity, scale, rotation and color to about 1.
+GRADIENT_SCALES = (3, 3, 3, 300, 60, 60, 500, 40, 40, 40, 40, 150, 150, 150)
+
+
+def channels(part: str) -> slice:
+    """Where a part of CORRECTION_PARTS lies among a corrector's inputs."""
+    start = sum(CORRECTION_PARTS[name] for name in takewhile(part.__ne__, CORRECTION_PARTS))
+    return slice(start, start + CORRECTION_PARTS[part])
 
 
 def correction_inputs(features: Tensor, guide: Guide, pictured: int, fovy: float = FOVY) -> Tensor:
@@ -53,9 +61,9 @@ def correction_inputs(features: Tensor, guide: Guide, pictured: int, fovy: float
             missing = guide.colors[:, :pictured] - colors[:, :pictured]
             uncovered = guide.alphas[:, :pictured] - alphas[:, :pictured]
             error = missing.square().sum() + uncovered.square().sum()
-            (pull,) = torch.autograd.grad(error, features)
+            (gradient,) = torch.autograd.grad(error, features)
         with torch.no_grad():
-            scale = constant(PULL_SCALES, pull)[:, None, None]
+            scale = constant(GRADIENT_SCALES, gradient)[:, None, None]
             return torch.cat(
                 [
                     _seen(
@@ -63,7 +71,7 @@ def correction_inputs(features: Tensor, guide: Guide, pictured: int, fovy: float
                         colors.detach(), alphas.detach(),
                         _pooled(drawn.depths.detach() * drawn.alphas.detach()),
                     ),
-                    torch.asinh(pull * scale),
+                    torch.asinh(gradient * scale),
                 ],
                 dim=2,
             )  # fmt: skip
@@ -134,4 +142,4 @@ def _camera_points(points: Tensor, c2w: Tensor) -> Tensor:
 def _gap(covered: Tensor, alphas: Tensor, depth: Tensor) -> Tensor:
     """How far what is drawn lies behind a depth; nothing where nothing is drawn."""
     drawn = covered / alphas.clamp(min=1e-3)
-    return (drawn - depth).clamp(-FAR_APART, FAR_APART) / FAR_APART * alphas
+    return (drawn - depth).clamp(-MAX_DEPTH_GAP, MAX_DEPTH_GAP) / MAX_DEPTH_GAP * alphas

@@ -78,6 +78,7 @@ class _Plans:
     def __call__(self, x: Tensor) -> Tensor:
         if self.plan is None or self.state() != self.prepared_for:
             model = self.model()
+            assert model is not None  # it is calling us
             choices = {} if self.plan is None else self.plan.ways.choices
             self.plan = FastUNet(model.unet, model.conv, model.preset.map_count, choices)
             self.prepared_for = self.state()

@@ -64,9 +64,10 @@ def fit_to_pictures(
     # ComfyUI runs nodes in inference mode, whose tensors autograd refuses: clones are free of it.
     with torch.inference_mode(False), torch.enable_grad(), working(progress=progress):
         for index in range(count):
-            views = [x if x is None else x[index].clone() for x in (pictures, alphas, c2w)]
             splat = gaussians.item(index).map(torch.clone)
-            for step in _fit(splat, *views, fovy, steps, backend):
+            silhouettes = None if alphas is None else alphas[index].clone()
+            images, poses = pictures[index].clone(), c2w[index].clone()
+            for step in _fit(splat, images, silhouettes, poses, fovy, steps, backend):
                 between_steps()
                 report((index + step / steps) / count)
             fitted.append(splat)

@@ -1,9 +1,8 @@
-"""The visual hull of four silhouettes, as seen from each view: what the `demo` preset starts from.
+"""The visual hull of four silhouettes, as seen from each view: the hull presets (`demo`) refine it.
 
 A pixel's ray crosses the hull in an interval of depths; the surface lies inside it. A network that
-corrects the hull's near side needs far less training, and fails far more gracefully, than one that
-has to
-find absolute positions by matching views 90 degrees apart.
+corrects the hull's near side needs far less training, and its mistakes are smaller, than one that
+has to find absolute positions by matching views 90 degrees apart.
 
 Frames and units as in `lgm.cameras`; depth is the camera's z distance, not the length along the
 ray.
@@ -20,9 +19,9 @@ from torch import Tensor
 from ..gaussians import Gaussians
 from ..machine.constants import constant
 from ..rotations import quaternion_from_matrix, quaternion_multiply
-from .carving import _interval
+from .carving import carve
 from .presets import POLES
-from .views import _lookup, camera_distances, depth_rays, polar_poses, pole_map
+from .views import camera_distances, depth_rays, polar_poses, pole_map, sample_from_neighbor
 
 COLOR_FRACTIONS = (
     0.0,
@@ -32,7 +31,7 @@ COLOR_FRACTIONS = (
 )  # of the interval, where the neighbors' colors are looked up
 NEIGHBORS = (1, -1)  # next and previous view; the opposite one never sees the same surface
 FROM_POLES = (1, -1, 2, 0)  # seen from above and below, any view may be near
-POLE_OPACITY = 0.12  # where training starts: what no picture shows has to prove itself
+POLE_OPACITY = 0.12  # low where training starts: it is raised where unseen surfaces need it
 KEY_SOFTNESS = (
     8 / 255
 )  # how far from white a pixel must be to count as object when no alpha is given
@@ -40,8 +39,10 @@ KEY_SOFTNESS = (
 
 @dataclass(frozen=True)
 class Guide:
-    """What the four views say before any learning, on the splat grid h x w. With poles, V counts
-    the views from above and below, too; they come last, and their colors are looked up in the rest.
+    """The visual hull and its neighbors' colors, without learned weights, on the splat grid h x w.
+
+    With poles, V counts the views from above and below, too; they come last, and their colors are
+    looked up in the rest.
     """
 
     c2w: Tensor  # [B, V, 4, 4]
@@ -77,17 +78,17 @@ def visual_hull(
         poles: look at the hull from above and below, too.
     """
     if not poles:
-        return Guide(c2w, tan_half, colors, alphas, *_interval(alphas, alphas, c2w, tan_half))
+        return Guide(c2w, tan_half, colors, alphas, *carve(alphas, alphas, c2w, tan_half))
     c2w = torch.cat([c2w, polar_poses(c2w[:, 0])], dim=1)
     tan_half = torch.cat([tan_half, tan_half[:, :1].expand(-1, POLES)], dim=1)
     everywhere = torch.cat(
         [alphas, torch.ones_like(alphas[:, :1]).expand(-1, POLES, -1, -1, -1)], 1
     )
-    near, far, valid = _interval(alphas, everywhere, c2w, tan_half)
+    near, far, valid = carve(alphas, everywhere, c2w, tan_half)
     rays = depth_rays(c2w, tan_half, alphas.shape[-1])
     below_edge = near + COLOR_FRACTIONS[1] * (far - near)  # pictures' edges are half white
     seen = [
-        _lookup(colors, view, below_edge, c2w, tan_half, rays)[:, -POLES:, :, 0]
+        sample_from_neighbor(colors, view, below_edge, c2w, tan_half, rays)[:, -POLES:, :, 0]
         for view in range(colors.shape[1])
     ]
     hull = valid[:, -POLES:]
@@ -116,7 +117,9 @@ def guide_inputs(guide: Guide, alphas: Tensor) -> Tensor:
     fractions = constant(COLOR_FRACTIONS, guide.near)[:, None, None]
     depths = guide.near + fractions * (guide.far - guide.near)
     neighbors = [
-        (_lookup(colors, shift, depths, guide.c2w, guide.tan_half, rays) * 2 - 1).flatten(2, 3)
+        (
+            sample_from_neighbor(colors, shift, depths, guide.c2w, guide.tan_half, rays) * 2 - 1
+        ).flatten(2, 3)
         for shift in (FROM_POLES if total > pictured else NEIGHBORS)
     ]
     coarse = [guide.near - guide.distances, guide.far - guide.distances, guide.valid, *neighbors]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,12 +11,28 @@ from torch import Tensor
 from ..cameras import FOVY, RADIUS, input_poses, plucker_rays, tan_half
 from ..machine.constants import constant
 from .presets import MAX_VIEWS, VIEW_COUNT
-from .views import EXACT, camera_distances
+from .views import DISTANCE_TOLERANCE, camera_distances
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 DISTANCES = (1.05, 100.0)  # world units, of cameras from the origin
 FIELDS_OF_VIEW = (2.0, 100.0)  # degrees
+
+
+@dataclass(frozen=True)
+class Views:
+    """What the network is given of B objects, checked and resized once (`LGM.prepare`)."""
+
+    images: Tensor  # [B, V, 3, S, S], 0..1 sRGB, on white
+    alphas: Tensor | None  # [B, V, 1, S, S]; None: what isn't white is object
+    c2w: Tensor  # [B, V, 4, 4], where they show as much as the cameras of training
+    fovy: float  # degrees, the full vertical angle
+    scale: Tensor  # [B], by how much the world of c2w is larger than the caller's
+
+    def inputs(self) -> Tensor:
+        """[B, V, 9, S, S], as the paper's U-Net reads them; nothing else makes rays of the images.
+        Hull presets add the guide's channels and the pole views."""
+        return network_inputs(self.images, self.c2w, self.fovy)
 
 
 def framing(c2w: Tensor, fovy: float) -> Tensor:
@@ -32,14 +50,14 @@ def framing(c2w: Tensor, fovy: float) -> Tensor:
         )
     distances = camera_distances(c2w)
     (low, high), nearest, farthest = DISTANCES, float(distances.amin()), float(distances.amax())
-    if not (low - EXACT <= nearest and farthest <= high + EXACT):
+    if not (low - DISTANCE_TOLERANCE <= nearest and farthest <= high + DISTANCE_TOLERANCE):
         wrong = nearest if nearest < low else farthest
         raise ValueError(
             f"The cameras need to stand {low:g} to {high:g} from the origin, where the object is, "
             f"got {wrong:g}: scale the world or move the cameras."
         )
     factors = RADIUS * tan_half(FOVY) / tan_half(fovy) / distances.mean(dim=1)
-    return torch.where((factors - 1).abs() < EXACT, 1.0, factors)
+    return torch.where((factors - 1).abs() < DISTANCE_TOLERANCE, 1.0, factors)
 
 
 def in_scaled_world(c2w: Tensor, factors: Tensor) -> Tensor:

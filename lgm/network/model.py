@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, autocast, nn
 
-from ..cameras import FOVY
+from ..cameras import FOVY, tan_half
 from ..gaussians import Gaussians, decode
 from ..layers.basic import Conv2d
 from ..machine.constants import constant
@@ -18,13 +19,13 @@ from .correction import correction_inputs
 from .fit import STEPS, fit_to_pictures
 from .hull import Guide, decode_hull, guide_inputs, key_white, pole_pictures, visual_hull
 from .inputs import (
+    Views,
     _batched_poses,
     _batched_views,
     _normalized,
     _resize,
     framing,
     in_scaled_world,
-    network_inputs,
     seen_pictures,
 )
 from .presets import MAX_VIEWS, OUTPUT_CHANNELS, ROUNDS, VIEW_COUNT, Preset
@@ -32,6 +33,19 @@ from .unet import UNet
 from .views import cameras_from_rays
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Runner:
+    """How training runs the layers of an LGM: see `run_by`."""
+
+    features: Callable[[Tensor], Tensor]
+    corrections: Callable[[Tensor], Tensor]
+
+
+def run_by(model: LGM, runner: Runner) -> None:
+    """Let `LGM.features` and `LGM.corrections` call these from now on."""
+    model.runner = runner
 
 
 class LGM(nn.Module):
@@ -47,6 +61,8 @@ class LGM(nn.Module):
         """The legacy weights learned quaternions of almost no length, drawn as no rotation at all.
         """
 
+        self.runner: Runner | None = None
+        """Who calculates the layers; None: this model itself. Training sets it by `run_by`."""
         self.precision: torch.dtype | None = None
         """What the layers calculate in; None: what their weights are stored in."""
         self.fast = True
@@ -64,6 +80,8 @@ class LGM(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Raw channels before activation, float32 [B, 4, 14, h, w], from [B, 4, C, S, S]."""
+        if self.runner is not None:
+            return self.runner.features(x)
         batch, x = x.shape[:2], x.flatten(0, 1)  # B, V
         dtype = self.compute_dtype(x.device)
         weight = self.conv.weight
@@ -77,6 +95,8 @@ class LGM(nn.Module):
 
     def corrections(self, x: Tensor) -> Tensor:
         """What to add to `features`, float32 [B, V, 14, h, w], from [B, V, C, h, w]."""
+        if self.runner is not None:
+            return self.runner.corrections(x)
         dtype = self.compute_dtype(x.device)
         flat = x.flatten(0, 1).to(dtype, memory_format=torch.channels_last)
         return self.corrector(flat, x.shape[1]).float().unflatten(0, x.shape[:2])
@@ -85,7 +105,7 @@ class LGM(nn.Module):
         self,
         inputs: Tensor,
         alphas: Tensor | None = None,
-        drafts: Tensor | None = None,
+        uncorrected: Tensor | None = None,
         rounds: int = 1,
     ) -> Gaussians:
         """Gaussians of B objects, as they are trained.
@@ -95,8 +115,8 @@ class LGM(nn.Module):
                 (`prepare`).
             alphas: [B, 4, 1, S, S], silhouettes. Only hull decoding looks at them; without them,
                 what isn't white is object.
-            drafts: [B] bool, objects that a corrector leaves as they are; default: none.
-            rounds: looks of a corrector. The last alone has gradients: what came before is given,
+            uncorrected: [B] bool, objects that a corrector leaves as drafts; default: none.
+            rounds: correction rounds. The last alone has gradients: what came before is given,
                 as the first network's output is given to the first.
 
         Returns:
@@ -105,11 +125,12 @@ class LGM(nn.Module):
         x, guide = self._guided(inputs, alphas)
         features = self.features(x)
         rounds = rounds if self.corrector is not None else 0
-        for look in range(1, rounds + 1):
-            with torch.set_grad_enabled(torch.is_grad_enabled() and look == rounds):
+        for number in range(1, rounds + 1):
+            assert guide is not None  # correctors are of hull presets only
+            with torch.set_grad_enabled(torch.is_grad_enabled() and number == rounds):
                 change = self.corrections(correction_inputs(features, guide, inputs.shape[1]))
-                if drafts is not None:
-                    change = change * ~drafts[:, None, None, None, None]
+                if uncorrected is not None:
+                    change = change * ~uncorrected[:, None, None, None, None]
             features = features + change
         return self._decode(features, guide)
 
@@ -117,7 +138,18 @@ class LGM(nn.Module):
         """What the U-Net reads, and what its output is relative to."""
         if self.preset.decoding != "hull":
             return inputs, None
-        guide, extra = self.guide(inputs, alphas)
+        return self._with_guide(inputs, *self.guide(inputs, alphas))
+
+    def _guided_views(self, views: Views) -> tuple[Tensor, Guide | None]:
+        """As `_guided`, of views whose cameras are known."""
+        inputs = views.inputs()
+        if self.preset.decoding != "hull":
+            return inputs, None
+        slopes = inputs.new_full(inputs.shape[:2], tan_half(views.fovy))
+        return self._with_guide(inputs, *self._hull(views.images, views.alphas, views.c2w, slopes))
+
+    def _with_guide(self, inputs: Tensor, guide: Guide, extra: Tensor) -> tuple[Tensor, Guide]:
+        """The inputs with the guide's channels, and with the views from the poles."""
         if self.preset.poles:
             pictures, rays = pole_pictures(guide, inputs.shape[1], inputs.shape[-1])
             inputs = torch.cat([inputs, torch.cat([_normalized(pictures), rays], dim=2)], dim=1)
@@ -138,24 +170,23 @@ class LGM(nn.Module):
         network.
         """
         with autocast(inputs.device.type, enabled=False):
-            colors = seen_pictures(inputs)
-            alphas = key_white(colors) if alphas is None else alphas
-            levels = len(self.preset.down_channels) - len(self.preset.up_channels)
-            pool = (1, 2**levels, 2**levels)
-            c2w, tan_half = cameras_from_rays(inputs[:, :, 3:])
-            guide = visual_hull(
-                F.avg_pool3d(colors, pool),
-                F.avg_pool3d(alphas, pool),
-                c2w,
-                tan_half,
-                self.preset.poles,
-            )
-            return guide, guide_inputs(guide, alphas)
+            return self._hull(seen_pictures(inputs), alphas, *cameras_from_rays(inputs[:, :, 3:]))
+
+    def _hull(
+        self, images: Tensor, alphas: Tensor | None, c2w: Tensor, slopes: Tensor
+    ) -> tuple[Guide, Tensor]:
+        """As `guide`, of images on white, cameras, and tan(fovy / 2) [B, V]."""
+        alphas = key_white(images) if alphas is None else alphas
+        levels = len(self.preset.down_channels) - len(self.preset.up_channels)
+        pool = (1, 2**levels, 2**levels)
+        pooled = F.avg_pool3d(images, pool), F.avg_pool3d(alphas, pool)
+        guide = visual_hull(*pooled, c2w, slopes, self.preset.poles)
+        return guide, guide_inputs(guide, alphas)
 
     @torch.inference_mode()
     def reconstruct(
         self,
-        views: Tensor,
+        views: Tensor | Views,
         c2w: Tensor | None = None,
         size: int | None = None,
         fovy: float = FOVY,
@@ -170,6 +201,7 @@ class LGM(nn.Module):
             views: [4, 3, H, W] or [B, 4, 3, H, W], 0..1, on white, at azimuth 0, 90, 180, 270; or
                 with a fourth channel, straight color plus alpha, which is composited on white here.
                 With cameras, also 1 to 8 views, going around the object; training saw four.
+                Or what `prepare` made of them, with which c2w, size and fovy went.
             c2w: [4, 4, 4] or [B, 4, 4, 4] cameras of the views; default: elevation 0.
                 They may stand 1.05 to 100 from the origin; the splat is as large as they say.
             size: side the views are resized to; default the preset's input size. `demo` also works
@@ -177,7 +209,7 @@ class LGM(nn.Module):
             fovy: full vertical angle of the cameras, degrees, 2 to 100. Training saw the default at
                 distance 1.5 only; in other pictures the object should fill as much of the frame.
             device: where to calculate; default: where the weights are.
-            rounds: how often a corrector looks and mends; 0 is fastest. Without one: of no effect.
+            rounds: correction rounds; 0 is fastest. Without one: of no effect.
 
         Raises:
             ValueError: views or cameras of another shape, or not finite; cameras too near, too far,
@@ -186,19 +218,21 @@ class LGM(nn.Module):
         """
         if rounds < 0:
             raise ValueError(f"Corrections need 0 rounds or more, got {rounds}.")
-        views = torch.as_tensor(views, device=device or self.conv.weight.device)
-        inputs, alphas, factors = self.prepare(views, c2w, size, fovy)
-        x, guide = self._guided(inputs, alphas)
+        if not isinstance(views, Views):
+            views = torch.as_tensor(views, device=device or self.conv.weight.device)
+            views = self.prepare(views, c2w, size, fovy)
+        x, guide = self._guided_views(views)
         features = self._finite(self.features, x)
         for _ in range(rounds if self.corrector is not None else 0):
-            seen = correction_inputs(features, guide, inputs.shape[1], fovy)
+            assert guide is not None  # correctors are of hull presets only
+            seen = correction_inputs(features, guide, views.images.shape[1], views.fovy)
             features = features + self._finite(self.corrections, seen)
-        return self._decode(features, guide).scaled(1 / factors)
+        return self._decode(features, guide).scaled(1 / views.scale)
 
     def fit(
         self,
         gaussians: Gaussians,
-        views: Tensor,
+        views: Tensor | Views,
         c2w: Tensor | None = None,
         size: int | None = None,
         fovy: float = FOVY,
@@ -219,19 +253,20 @@ class LGM(nn.Module):
         """
         if not steps:
             return gaussians
-        views = torch.as_tensor(views, device=gaussians.device)
-        x, alphas, factors = self.prepare(views, c2w, size, fovy)
-        if len(x) != gaussians.batch_size:
+        if not isinstance(views, Views):
+            views = torch.as_tensor(views, device=gaussians.device)
+            views = self.prepare(views, c2w, size, fovy)
+        objects = len(views.images)
+        if objects != gaussians.batch_size:
             raise ValueError(
                 f"Fitting needs the views of each of {gaussians.batch_size} splats, got views of "
-                f"{len(x)} objects."
+                f"{objects} objects."
             )
-        poses = in_scaled_world(_batched_poses(c2w, x).to(x), factors)
-        pictures = seen_pictures(x).clamp(0, 1)
         fitted = fit_to_pictures(
-            gaussians.scaled(factors), pictures, alphas, poses, fovy, steps, progress=progress
-        )
-        return fitted.scaled(1 / factors)
+            gaussians.scaled(views.scale), views.images, views.alphas, views.c2w, views.fovy, steps,
+            progress=progress,
+        )  # fmt: skip
+        return fitted.scaled(1 / views.scale)
 
     def _finite(self, layers: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """`layers(x)`, in float32 if the chosen precision overflows (GTX 16xx cards do, LGM#92)."""
@@ -253,10 +288,8 @@ class LGM(nn.Module):
         c2w: Tensor | None = None,
         size: int | None = None,
         fovy: float = FOVY,
-    ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Network inputs [B, 4, 9, size, size], alphas (None without a fourth channel), and by how
-        much [B] the world that they are in is larger; see `reconstruct`.
-        """
+    ) -> Views:
+        """What the network is given of these views; arguments and errors as of `reconstruct`."""
         views = _batched_views(views, MAX_VIEWS if c2w is not None else VIEW_COUNT)
         size = size or self.preset.input_size
         step = 2 ** (len(self.preset.down_channels) - 1)
@@ -273,5 +306,5 @@ class LGM(nn.Module):
         if alphas is not None:
             views, alphas = views.split((3, 1), dim=2)
         poses = _batched_poses(c2w, views)
-        factors = framing(poses, fovy)
-        return network_inputs(views, in_scaled_world(poses, factors), fovy), alphas, factors
+        scale = framing(poses, fovy)
+        return Views(views, alphas, in_scaled_world(poses, scale), fovy, scale)

@@ -16,7 +16,28 @@ POLE_CHANNELS = (
     25  # what `lgm.network.hull` adds with them: two more views' colors, which kind it is
 )
 ROUNDS = 3  # looks of a corrector, each at what the last has made; a fourth gains nothing
-CORRECTION_CHANNELS = 78  # what `lgm.network.correction` tells a corrector
+CORRECTION_PARTS = {  # what `lgm.network.correction` tells a corrector: channels of each part
+    "raw": 14,
+    "hull color": 3,
+    "hull alpha": 1,
+    "near": 1,
+    "far": 1,
+    "valid": 1,
+    "drawn color": 3,
+    "drawn alpha": 1,
+    "drawn gap": 1,
+    "depth": 1,
+    "pole": 1,
+    **{
+        f"{view} {part}": channels
+        for view in ("own", "next", "previous", "opposite")
+        for part, channels in (
+            ("color", 3), ("missing", 3), ("silhouette", 1), ("coverage", 1), ("gap", 1)
+        )
+    },
+    "gradient": 14,
+}  # fmt: skip
+CORRECTION_CHANNELS = sum(CORRECTION_PARTS.values())
 
 
 @dataclass(frozen=True)
@@ -113,7 +134,7 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
 }
-# Models between versions 0.2 and 0.3, and what was made of them.
+# Models trained between versions 0.2 and 0.3, and models trained from those.
 PRESETS["demo_v2"] = replace(PRESETS["demo"], corrector=None)
 # The model bundled with versions 0.1 and 0.2, and what was made of it.
 PRESETS["demo_v1"] = replace(PRESETS["demo_v2"], poles=False)

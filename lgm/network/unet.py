@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..layers.basic import Conv2d, GroupNorm, Linear, conv3x3
 from ..layers.norm import scaled_sum
@@ -20,7 +21,19 @@ HEADS = 16  # of every attention, whatever its width
 SKIP_SCALE = 0.5**0.5  # keeps the variance of a sum of two branches at one
 
 
-class ResBlock(nn.Module):
+class Block(nn.Module):
+    """A part of the U-Net that training may calculate twice to save memory."""
+
+    recompute = False
+    """Keep the input alone, and calculate the rest again when gradients need it."""
+
+    def forward(self, *inputs: Tensor | int) -> Tensor:
+        if self.recompute:
+            return checkpoint(self.calculate, *inputs, use_reentrant=False)
+        return self.calculate(*inputs)
+
+
+class ResBlock(Block):
     def __init__(self, channels_in: int, channels_out: int):
         super().__init__()
         self.norm1 = GroupNorm(channels_in)
@@ -33,7 +46,7 @@ class ResBlock(nn.Module):
             else Conv2d(channels_in, channels_out, kernel_size=1)
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def calculate(self, x: Tensor) -> Tensor:
         h = self.conv1(self.norm1(x))
         h = self.conv2(self.norm2(h))
         return scaled_sum(h, self.shortcut(x), SKIP_SCALE)
@@ -53,7 +66,7 @@ class Attention(nn.Module):
         return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
-class MVAttention(nn.Module):
+class MVAttention(Block):
     """Self-attention over the pixels of all views of an object at once."""
 
     def __init__(self, channels: int):
@@ -61,7 +74,7 @@ class MVAttention(nn.Module):
         self.norm = GroupNorm(channels, silu=False)
         self.attn = Attention(channels)
 
-    def forward(self, x: Tensor, views: int) -> Tensor:
+    def calculate(self, x: Tensor, views: int) -> Tensor:
         _, channels, height, width = x.shape
         tokens = self.norm(x).permute(0, 2, 3, 1).reshape(-1, views * height * width, channels)
         attended = self.attn(tokens).reshape(-1, height, width, channels).permute(0, 3, 1, 2)

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..cameras import RADIUS
 from ..machine.constants import constant
 
-EXACT = 1e-4  # world units; cameras so near to the trained distance stand at it, but for rounding
+DISTANCE_TOLERANCE = 1e-4  # world units; within it a camera counts as at RADIUS
 
 
 def cameras_from_rays(rays: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,7 +47,7 @@ def camera_distances(c2w: Tensor) -> Tensor:
     makes a difference.
     """
     distances = c2w[..., :3, 3].norm(dim=-1)
-    return torch.where((distances - RADIUS).abs() < EXACT, RADIUS, distances)
+    return torch.where((distances - RADIUS).abs() < DISTANCE_TOLERANCE, RADIUS, distances)
 
 
 def depth_rays(c2w: Tensor, tan_half: Tensor, size: int) -> Tensor:
@@ -87,7 +87,7 @@ def looked_at(x: Tensor, shift: int, views: int, pictured: int) -> Tensor:
     return torch.stack([x[:, (view + shift) % pictured] for view in own], dim=1)
 
 
-def _lookup(
+def sample_from_neighbor(
     maps: Tensor, shift: int, depths: Tensor, c2w: Tensor, tan_half: Tensor, rays: Tensor
 ) -> Tensor:
     """Maps [B, M, C, h, w] of view v + shift where the points at `depths` [B, V, D, h, w] of view v

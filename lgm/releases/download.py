@@ -185,12 +185,13 @@ def _ask(repository: str, file: str, path: Path, by_hand: str) -> Remote:
     except Exception as error:  # the client's classes for a broken connection change with releases
         host = url.split("/")[2]
         raise RuntimeError(f"Can't reach {host} ({_reason(error)}): {by_hand}.") from error
-    if said.size is None or not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", said.etag or ""):
+    size, etag = said.size, said.etag or ""
+    if size is None or not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", etag):
         raise RuntimeError(
             f"{url} must be announced with its size and hash, so that it can be checked, but has "
             f"size {said.size} and hash {said.etag}: {by_hand}."
         )
-    return Remote(url, path, said.size, said.etag)
+    return Remote(url, path, size, etag)
 
 
 def _refused(error: Exception, url: str, by_hand: str) -> RuntimeError:
@@ -287,7 +288,7 @@ class Part(io.FileIO):
         self.report = report
         self.error: BaseException | None = None
 
-    def write(self, block: bytes) -> int:
+    def write(self, block: bytes) -> int:  # ty: ignore[incompatible-method-override]
         try:
             rest = memoryview(block)
             while rest:  # a full disk takes a little, and then refuses

@@ -141,7 +141,7 @@ def _with_near(near: float, gaussians: Gaussians, c2w: Tensor, *settings) -> Ren
     return replace(out, depths=out.depths / scale)
 
 
-def backend_for(backend: Backend, device: torch.device) -> str:
+def backend_for(backend: Backend, device: torch.device) -> Backend:
     """The backend that `render` takes for Gaussians on `device`, by name.
 
     Raises:
@@ -204,8 +204,9 @@ def _is_finite(tensor: Tensor) -> Tensor:
 def _background(background: float | Sequence[float] | Tensor, w2c: Tensor) -> Tensor:
     """[B, V, 3] of the cameras' dtype, where they are."""
     batch, views = w2c.shape[:2]
-    color = background
-    if not isinstance(background, Tensor):
+    if isinstance(background, Tensor):
+        color = background
+    else:
         try:
             color = torch.tensor(background, dtype=torch.float64)
         except (TypeError, ValueError) as error:
@@ -237,7 +238,7 @@ def why_not(name: str, asked: bool = False) -> str:
     return ""
 
 
-def _choose(backend: Backend, device: torch.device) -> str:
+def _choose(backend: Backend, device: torch.device) -> Backend:
     if backend == "auto":
         return _automatic(device.type)
     if backend not in _MODULES:
@@ -254,11 +255,12 @@ def _choose(backend: Backend, device: torch.device) -> str:
 
 
 @cache
-def _automatic(device_type: str) -> str:
+def _automatic(device_type: str) -> Backend:
     """The fastest backend for a kind of device; said in the log once."""
-    fast = {"cpu": "numba", "cuda": "gsplat"}.get(device_type)
+    faster: dict[str, Backend] = {"cpu": "numba", "cuda": "gsplat"}
+    fast = faster.get(device_type)
     reason = why_not(fast) if fast else f"no faster one exists for {device_type}"
-    name = "torch" if reason else fast
+    name = fast if fast and not reason else "torch"
     why = f" ({reason})" if reason else ""
     _log.info("Rendering on %s with the %s backend%s.", device_type, name, why)
     return name

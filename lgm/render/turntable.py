@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..cameras import FOVY, RADIUS, orbit_poses, pixel_slopes
 from ..gaussians import Gaussians
-from . import render
+from . import Backend, render
 
 Mode = Literal["color", "depth", "normal", "alpha"]
 MODES = ("color", "depth", "normal", "alpha")
@@ -26,7 +26,7 @@ def turntable(
     size: int,
     elevation: float = 0.0,
     mode: Mode = "color",
-    backend: str = "auto",
+    backend: Backend = "auto",
 ) -> Iterator[Tensor]:
     """`frames` pictures [3, size, size] on one full turn, azimuth 0 first, upwards."""
     azimuths = torch.arange(frames) * (360 / frames)
@@ -34,7 +34,7 @@ def turntable(
 
 
 def draw(
-    gaussians: Gaussians, c2w: Tensor, size: int, mode: Mode = "color", backend: str = "auto"
+    gaussians: Gaussians, c2w: Tensor, size: int, mode: Mode = "color", backend: Backend = "auto"
 ) -> Iterator[Tensor]:
     """A displayable picture [3, size, size], 0..1, for each camera of [V, 4, 4]; batch of one."""
     for poses in c2w.to(gaussians.device).split(CHUNK):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
+from typing import overload
 
 import numpy as np
 import torch
@@ -77,7 +79,11 @@ def _geometric_median(points: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return median
 
 
-def quantile(values: np.ndarray, weights: np.ndarray, part) -> np.ndarray:
+@overload
+def quantile(values: np.ndarray, weights: np.ndarray, part: float) -> float: ...
+@overload
+def quantile(values: np.ndarray, weights: np.ndarray, part: Sequence[float]) -> np.ndarray: ...
+def quantile(values, weights, part):
     """The least of `values` that, with all below it, holds `part` (or parts) of the weight."""
     order = np.argsort(values)
     total = np.cumsum(weights[order])

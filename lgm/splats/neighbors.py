@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
+from scipy.spatial import cKDTree  # ty: ignore[missing-module-member]
 from torch import Tensor
 
 from ..machine.interrupt import between_steps

@@ -33,15 +33,15 @@ def mesh_value(meshes: list[Mesh]) -> Types.MESH:
     vertices, vertex_counts = _padded([mesh.vertices for mesh in meshes])
     faces, face_counts = _padded([mesh.faces for mesh in meshes])
     optional = {}
-    if meshes[0].uvs is not None:
-        optional["uvs"] = _padded([mesh.uvs for mesh in meshes])[0]
-    if meshes[0].vertex_colors is not None:
-        colors = [srgb_to_linear(mesh.vertex_colors) for mesh in meshes]
-        optional["vertex_colors"] = _padded(colors)[0]
-    if meshes[0].normals is not None and HOLDS_NORMALS:
-        optional["normals"] = _padded([mesh.normals for mesh in meshes])[0]
-    if meshes[0].texture is not None:
-        optional["texture"] = torch.stack([mesh.texture for mesh in meshes])
+    if uvs := [mesh.uvs for mesh in meshes if mesh.uvs is not None]:
+        optional["uvs"] = _padded(uvs)[0]
+    if colors := [mesh.vertex_colors for mesh in meshes if mesh.vertex_colors is not None]:
+        optional["vertex_colors"] = _padded([srgb_to_linear(values) for values in colors])[0]
+    normals = [mesh.normals for mesh in meshes if mesh.normals is not None]
+    if normals and HOLDS_NORMALS:
+        optional["normals"] = _padded(normals)[0]
+    if textures := [mesh.texture for mesh in meshes if mesh.texture is not None]:
+        optional["texture"] = torch.stack(textures)
     if len(meshes) > 1:
         optional |= {"vertex_counts": vertex_counts, "face_counts": face_counts}
     return Types.MESH(vertices, faces, unlit=True, **optional)

@@ -121,6 +121,7 @@ def test_two_objects_both_stay():
     assert is_closed(faces) and euler(vertices, faces) == 4
 
 
+@pytest.mark.slow
 def test_scale_and_place_do_not_matter():
     plain = arrays(enclose(ball(), LOW))
     for scale, shift in ((1e-4, 0.0), (300.0, 1000.0)):

@@ -139,6 +139,7 @@ def test_budgets_of_ten_and_of_ten_million():
     assert is_closed(few.faces.numpy()) and is_closed(many.faces.numpy())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_it_stops_soon_wherever_it_is(method):
     class Stop(Exception):

@@ -83,6 +83,7 @@ def test_two_objects_both_stay_and_strays_go():
     assert vertices[:, 0].max() < 0.6 and vertices[:, 0].min() > -0.6
 
 
+@pytest.mark.slow
 def test_scale_and_place_do_not_matter():
     plain = arrays(fuse(ball(), LOW))
     for scale, shift in ((1e-4, 0.0), (300.0, 1000.0)):

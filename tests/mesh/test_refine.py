@@ -90,6 +90,7 @@ def test_a_gray_ball_too_small_grows_and_takes_the_colors(inference):
     assert (outward * refined.normals).sum(-1).min() > 0.8
 
 
+@pytest.mark.slow
 @needs_nvdiffrast
 def test_scale_and_place_do_not_matter():
     splat, mesh = red_and_blue(), ball(0.59)

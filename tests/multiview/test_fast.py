@@ -19,7 +19,7 @@ from lgm.layers import norm_triton, patches_triton
 from lgm.multiview import fast, kernels
 from lgm.multiview.unet import UNet
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "network"))
 import test_fast_unet as plain
 
 SMALL = {
@@ -166,6 +166,7 @@ def kernel_errors() -> dict[str, float]:
     return errors
 
 
+@pytest.mark.slow
 def test_kernels_interpreted():
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     root = str(Path(__file__).resolve().parents[2])

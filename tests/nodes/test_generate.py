@@ -18,8 +18,8 @@ from server import PromptServer
 
 from lgm.pictures.matte import object_pictures, views_on_white
 
+from ..command.test_generate import NAMES, models, on_gray  # noqa: F401  (fixtures)
 from ..multiview.conftest import released_folders  # noqa: F401  (a fixture)
-from ..test_generate import NAMES, models, on_gray  # noqa: F401  (fixtures)
 
 NODE = "LGM_MultiViewDiffusion"
 

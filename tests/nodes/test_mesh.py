@@ -40,6 +40,7 @@ def test_texture_comes_with_coordinates(pack, splat, mesh):
     assert torch.equal(again.uvs, painted.uvs)  # coordinates that are there stay
 
 
+@pytest.mark.slow
 def test_input_views_make_it_sharper(pack, splat, views, mesh):
     """The texture then has the pictures' own colors, seen as the picture was taken."""
     cameras, draw = pack.module("lgm.cameras"), pack.module("lgm.mesh.draw")

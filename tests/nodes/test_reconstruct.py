@@ -148,6 +148,7 @@ def test_same_numbers_as_the_library(pack, model, views):
 GIVEN = {"elevation": 10.0, "fit": 2, "opacity_threshold": 0.3, "cameras": 40.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "names", [(n,) for n in GIVEN] + [("elevation", "fit"), ("cameras", "fit")]
 )
@@ -174,6 +175,15 @@ def test_every_input_is_what_it_is_in_the_library(pack, small_model, views, name
 
 
 @pytest.mark.slow
+def test_each_object_is_prepared_once(pack, small_model, views, monkeypatch):
+    network, prepared = small_model.model, []
+    prepare = network.prepare
+    monkeypatch.setattr(network, "prepare", lambda *a, **k: prepared.append(a) or prepare(*a, **k))
+    pack.run("LGM_Reconstruct", model=small_model, views=torch.cat([views[0], views[0]]), fit=2)
+    assert len(prepared) == 2
+
+
+@pytest.mark.slow
 def test_the_splat_is_upright_and_in_front(pack, model):
     """The avocado's stone shows in front only: the half of it that faces us must be there."""
     views, _ = pack.run("LGM_ExampleViews", object="flight_helmet")
@@ -197,6 +207,7 @@ def test_views_come_back_as_the_network_saw_them(pack, small_model):
     assert seen[0, 32, 32].tolist() == pytest.approx([1, 0, 0], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_batch_of_objects_stays_one(pack, small_model, views):
     types = pack.border()
     other = pack.run("LGM_ExampleViews", object="spot")[0]
@@ -207,6 +218,7 @@ def test_a_batch_of_objects_stays_one(pack, small_model, views):
         assert_same(pack, alone, types.gaussians_from_splat(both, index))
 
 
+@pytest.mark.slow
 def test_four_orbit_cameras_equal_the_elevation(pack, small_model, views):
     cameras, types = pack.module("lgm.cameras"), pack.border()
     poses = cameras.input_poses(10.0)

@@ -223,6 +223,7 @@ def test_inputs_are_disturbed_as_asked(model, data, capsys):
             assert (on_white - pictures[:, :3]).abs().mean() < 0.01
 
 
+@pytest.mark.slow
 def test_the_model_is_the_one_that_is_asked_for_and_baselines_stand_beside_it(
     model, capsys, monkeypatch
 ):

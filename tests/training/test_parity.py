@@ -96,6 +96,7 @@ def test_formula_is_what_was_recorded_with(recorded):
     assert torch.equal(weights[-1, -1], numbers["formula.weights"])
 
 
+@pytest.mark.slow
 def test_lpips_and_its_gradient_equal_the_original(recorded, lpips):
     numbers, _ = recorded
     image, target = (picture.double() for picture in picture_pair())
@@ -105,6 +106,7 @@ def test_lpips_and_its_gradient_equal_the_original(recorded, lpips):
     assert relative(image.grad, numbers["lpips.gradient"]) < 1e-5
 
 
+@pytest.mark.slow
 def test_loss_terms_and_gradient_equal_the_original(recorded, lpips, monkeypatch):
     """Clamped pictures, targets blended twice, both squared errors, LPIPS, the metric."""
     numbers, _ = recorded

@@ -302,6 +302,7 @@ print("different:", (cpu != gpu).sum().item())
 """
 
 
+@pytest.mark.slow
 def test_the_gpu_kernel_equals_the_cpu_one():
     pytest.importorskip("triton")
     root = Path(__file__).parents[2]

@@ -13,13 +13,13 @@ from PIL import Image
 from torch.testing import assert_close
 
 from lgm.cameras import orbit_poses
+from lgm.network import unet
 from lgm.render import render
 from lgm.training.batches import drawn as data
 from lgm.training.batches.augment import GRID_STEPS, Augmentation
 from lgm.training.batches.batch import Batch, Numbers, Share
 from lgm.training.batches.drawn import BatchMaker, Draws, draw_cameras
 from lgm.training.evaluation_set import heldout
-from lgm.training.learning import network
 from lgm.training.learning import step as steps_of
 from lgm.training.learning.journal import Journal, draw
 from lgm.training.learning.losses import log_error
@@ -424,19 +424,20 @@ def test_a_step_moves_the_average(quick, batch):
 
 def test_layers_are_calculated_again_where_the_recipe_says(batch, monkeypatch):
     calls = []
-    checkpoint = network.checkpoint
+    checkpoint = unet.checkpoint
 
     def noted(*arguments, **options):
         calls.append(arguments)
         return checkpoint(*arguments, **options)
 
-    monkeypatch.setattr(network, "checkpoint", noted)
+    monkeypatch.setattr(unet, "checkpoint", noted)
     for wanted in (False, True):
         steps = small_run(replace(TINY, checkpointing=wanted))
         steps.model(batch.inputs, batch.alphas)
         assert bool(calls) == wanted
 
 
+@pytest.mark.slow
 def test_drafts_are_left_alone_in_a_step(batch):
     """What a corrector did to a draft would change its loss."""
     steps = small_run(TINY, CORRECTED)

@@ -70,6 +70,7 @@ def test_papers_world_is_that_of_the_first_view_and_its_targets_are_larger():
     torch.testing.assert_close(batch.c2w[:, 0], first, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_lost_loss_names_its_object_and_changes_nothing(maker):
     batch, run = batch_of(maker), small_run()
     before = {key: value.clone() for key, value in run.network.state_dict().items()}
@@ -81,6 +82,7 @@ def test_a_lost_loss_names_its_object_and_changes_nothing(maker):
     assert all(torch.equal(before[k], value) for k, value in run.network.state_dict().items())
 
 
+@pytest.mark.slow
 def test_endless_overflow_stops_with_a_sentence(maker):
     batch, run = batch_of(maker), small_run()
     run.failures = MAX_FAILURES - 1
@@ -419,6 +421,7 @@ def corrected() -> LGM:
     return LGM(CORRECTED)
 
 
+@pytest.mark.slow
 def test_a_corrector_has_a_learning_rate_of_its_own(maker, corrected):
     """At none it stays as it is while the first network learns, which has to begin."""
     run = Run(for_training(corrected, CPU), replace(TINY, corrector_rate=0.0, weight_decay=0.0))

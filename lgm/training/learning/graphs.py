@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, autocast
 
 from ...machine.cuda_graph import side_stream
+from ...network.model import Runner, run_by
 from .network import Network
 from .run import Run
 
@@ -87,8 +88,9 @@ def graph_networks(run: Run, be_quiet: Callable[[], None]) -> None:
     run.fresh_gradients = False
     for parameter in run.parameters:
         parameter.grad = torch.zeros_like(parameter)
-    run.model.features = _graphed(run, run.model.features, False, be_quiet)
-    run.model.corrections = _graphed(run, run.model.corrections, True, be_quiet)
+    plain = run.model.runner
+    features = _graphed(run, plain.features, False, be_quiet)
+    run_by(run.model, Runner(features, _graphed(run, plain.corrections, True, be_quiet)))
 
 
 def _graphed(

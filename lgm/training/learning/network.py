@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor, autocast, nn
-from torch.utils.checkpoint import checkpoint
 
 from ...network.model import LGM
-from ...network.unet import MVAttention, ResBlock
+from ...network.unet import Block
 
 
 class Network(nn.Module):
@@ -34,8 +31,8 @@ class Network(nn.Module):
 def recalculate_layers(model: LGM) -> None:
     """Keep the layers' inputs alone and calculate the rest again when gradients need it."""
     for module in model.modules():
-        if isinstance(module, (ResBlock, MVAttention)):
-            module.forward = partial(checkpoint, module.forward, use_reentrant=False)
+        if isinstance(module, Block):
+            module.recompute = True
 
 
 def for_training(model: LGM, device: torch.device) -> LGM:

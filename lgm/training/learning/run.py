@@ -23,7 +23,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.utils._pytree import tree_map_only
 
-from ...network.model import LGM
+from ...network.model import LGM, Runner, run_by
 from ...network.weights import save_model
 from ..batches.batch import Batch
 from ..recipe import Recipe
@@ -48,8 +48,8 @@ class Run:
     """Everything a run has to remember.
 
     Args:
-        model: where and as it is to be trained (`for_training`). From here on its `features` and
-            `corrections` are the trained network's.
+        model: where and as it is to be trained (`for_training`). From here on this run
+            calculates its layers (`run_by`).
         spread: `ddp`, `fsdp` or empty, over the processes of torch.distributed.
     """
 
@@ -65,8 +65,7 @@ class Run:
             self.parallel = nn.parallel.DistributedDataParallel(
                 self.network, gradient_as_bucket_view=True
             )
-        model.features = self._calculated
-        model.corrections = partial(self._calculated, correct=True)
+        run_by(model, Runner(self._calculated, partial(self._calculated, correct=True)))
         self.names = [name for name, _ in self.network.named_parameters()]
         self.parameters = list(self.network.parameters())
         groups, self.rates = learning_groups(self.names, self.parameters, recipe)

@@ -178,6 +178,7 @@ def test_another_field_of_view_is_refused(tmp_path, shards):
         make_item(found, RECIPE, 32, 4, None)
 
 
+@pytest.mark.slow
 def test_the_command_trains_on_a_folder_of_shards(tmp_path, folder, capsys):
     changes = {"batch_sizes": [1], "sizes": [32], "stage_ends": [1.0], "view_count": 5}
     options = ["--data", str(folder), "--out", str(tmp_path), "--steps", "2", "--workers", "0"]

@@ -130,6 +130,7 @@ def hull_errors(hull, batch, views, side, depths, poles):
     )
     c2w = orbit_poses(around, 40 * torch.rand(batch * views, generator=generator) - 10)
     c2w = c2w.view(batch, views, 4, 4)
+    c2w[..., :3, 3] *= 0.8 + torch.rand(batch, views, 1, generator=generator)  # distances
     centers = 0.6 * torch.rand(3, 3, generator=generator) - 0.3
     origins, directions = camera_rays(c2w, side)
     across = torch.linalg.cross(centers - origins[..., None, :], directions[..., None, :])

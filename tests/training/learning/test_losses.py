@@ -43,6 +43,7 @@ def test_surface_loss_ignores_unknown_pixels():
     assert float(surface_loss(positions, surface, weight)) == 1.0
 
 
+@pytest.mark.slow
 def test_lpips_is_a_distance_on_weights_of_the_released_layout(tmp_path, pair):
     """The real weights can't be bundled: this checks loading and arithmetic on random ones."""
     widths, features, channels = (64, 128, 256, 512, 512), {}, 3

@@ -74,6 +74,7 @@ def objects() -> list[Views]:
     return objects_of(procedural_objects([0, 6, 7]), cameras(8))
 
 
+@pytest.mark.slow
 def test_right_cameras_pass_for_every_object():
     everything = objects_of(procedural_objects(list(range(8))), cameras(8))
     for soup in thin_objects():
@@ -175,6 +176,7 @@ def test_every_mistake_is_refused_and_named(objects, change, word):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_mistake_that_a_change_of_axes_follows_is_named(objects):
     """World-to-camera matrices of Blender's world, converted as if they were camera-to-world."""
     for axes in (torch.ones(4), torch.tensor([1.0, -1, -1, 1])):
@@ -188,6 +190,7 @@ def test_a_mistake_that_a_change_of_axes_follows_is_named(objects):
             check_objects(wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fovy", [39.6, 60.0])
 def test_another_field_of_view_is_refused_and_the_right_one_named(fovy):
     views = objects_of(procedural_objects([0, 7]), cameras(8), 320)
@@ -203,6 +206,7 @@ def test_nonsense_is_refused_without_a_guess(objects):
         check_objects(wrong)
 
 
+@pytest.mark.slow
 def test_one_wrong_object_of_many_is_refused_by_name(objects, tmp_path):
     wrong = [*objects[:2], changed(objects[2], name="lamp", c2w=opencv(objects[2].c2w))]
     with pytest.raises(ValueError, match=r"'lamp'.*cameras_check\.png"):
@@ -219,6 +223,7 @@ def save(folder, objects):
     return Shards(folder)
 
 
+@pytest.mark.slow
 def test_datasets_are_checked(objects, tmp_path):
     assert check_cameras(save(tmp_path / "good", objects)) > 0.99
     bad = [*objects[:2], changed(objects[2], c2w=mirrored_azimuth(objects[2].c2w))]

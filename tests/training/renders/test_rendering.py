@@ -125,6 +125,7 @@ def test_z_up_files_are_turned(tmp_path):
     assert tallness("z") > 2 > 1 > tallness("y")
 
 
+@pytest.mark.slow
 def test_workers_and_interruptions_change_nothing(models, tmp_path):
     assert run(models, tmp_path / "one") == 0
     assert run(models, tmp_path / "two", "--workers", 2) == 0
@@ -152,6 +153,7 @@ def test_other_settings_need_another_folder(models, tmp_path):
         run(models, tmp_path, "--size", 16)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_reported(models):
     with pytest.raises(RuntimeError, match="--workers"):
         list(in_order(kill, ["a", "b"], 2))

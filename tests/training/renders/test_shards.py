@@ -310,6 +310,7 @@ class AllViews(torch.utils.data.Dataset):
         return self.data.read(index, range(6)).images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_loader_processes_read_alike(folder, start):
     if start not in torch.multiprocessing.get_all_start_methods():

@@ -261,7 +261,7 @@ def test_recenter_needs_an_object():
         recenter(torch.zeros(4, 9, 9))
 
 
-INPUTS = Path(__file__).parents[1] / "example_workflows" / "inputs"
+INPUTS = Path(__file__).parents[2] / "example_workflows" / "inputs"
 
 
 def object_box(rgba):

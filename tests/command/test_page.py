@@ -186,6 +186,7 @@ def page(chromium, path):
     assert not complaints
 
 
+@pytest.mark.slow
 def test_mesh_looks_as_our_own_renderer_draws_it(page, mesh):
     assert_shows(page, expected(mesh, AZIMUTH, ELEVATION))
 
@@ -347,6 +348,7 @@ def opened_viewer(browser, path, **context):
     return page, complaints, asked
 
 
+@pytest.mark.slow
 def test_viewer_shows_the_splat_as_our_own_renderer_draws_it(chromium, viewer_path, splat):
     page, complaints, asked = opened_viewer(chromium, viewer_path, reduced_motion="reduce")
     page.locator("[data-tool=picture]").click()
@@ -363,6 +365,7 @@ def test_viewer_shows_the_splat_as_our_own_renderer_draws_it(chromium, viewer_pa
     assert not complaints
 
 
+@pytest.mark.slow
 def test_viewer_compares_with_mesh_and_with_what_the_model_saw(chromium, viewer_path):
     page, complaints, _ = opened_viewer(chromium, viewer_path)
     page.locator("[data-tool=compare]").click()

@@ -132,6 +132,7 @@ def test_models_folder_of_the_environment_is_searched(tmp_path, state, monkeypat
     assert find_model("mine").parent == tmp_path
 
 
+@pytest.mark.slow
 def test_legacy_weights_draw_without_rotation(tmp_path):
     small = lgm.Preset(
         down_channels=(32, 32),

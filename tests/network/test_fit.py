@@ -7,6 +7,7 @@ from lgm import load_model
 from lgm.cameras import FOVY, input_poses, orbit_poses
 from lgm.gaussians import Gaussians, concatenate
 from lgm.network.fit import FAINTEST, fit_to_pictures
+from lgm.network.inputs import framing, in_scaled_world
 from lgm.pictures.matte import load_views
 from lgm.pictures.views import example_objects, view_files
 from lgm.render import render
@@ -120,7 +121,8 @@ def test_what_can_not_be_fitted_is_said(demo):
 
 @pytest.mark.parametrize("with_alpha", [True, False])
 def test_the_models_own_fit_knows_the_pictures_cameras(demo, with_alpha):
-    """It is `fit_to_pictures` with the pictures on white, at the side asked for."""
+    """It is `fit_to_pictures` with the pictures on white, at the side asked for, in the world in
+    which its cameras show as much as the trained ones."""
     truth, poses, fovy = ball(), orbit_poses([10.0, 100, 190, 280], 20.0), 35.0
     output = render(truth, poses, 64, fovy)
     pictures, alphas = output.images.detach().clamp(0, 1)[0], output.alphas.detach()[0]
@@ -130,7 +132,10 @@ def test_the_models_own_fit_knows_the_pictures_cameras(demo, with_alpha):
     fitted = demo.fit(wrong(truth), views, **given)
     seen = straight * alphas + 1 - alphas if with_alpha else pictures
     known = alphas[None] if with_alpha else None
-    expected = fit_to_pictures(wrong(truth), seen[None], known, poses[None], fovy, 3)
+    factor = framing(poses[None], fovy)
+    there = in_scaled_world(poses[None], factor)
+    expected = fit_to_pictures(wrong(truth).scaled(factor), seen[None], known, there, fovy, 3)
+    expected = expected.scaled(1 / factor)
     for name, value in expected.tensors().items():
         torch.testing.assert_close(fitted.tensors()[name], value, atol=2e-4, rtol=0)
     for other in ({"c2w": None}, {"fovy": FOVY}, {"steps": 1}, {"size": 128}):

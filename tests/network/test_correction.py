@@ -7,7 +7,7 @@ import torch
 
 from lgm import LGM, PRESETS, Gaussians, cameras
 from lgm.network.carving import INSIDE
-from lgm.network.correction import LOOKED_AT, PULL_SCALES, correction_inputs
+from lgm.network.correction import GRADIENT_SCALES, channels, correction_inputs
 from lgm.network.hull import decode_hull, visual_hull
 from lgm.network.inputs import network_inputs
 from lgm.network.presets import CORRECTION_CHANNELS, POLES, VIEW_COUNT, preset_of
@@ -17,11 +17,12 @@ pytestmark = pytest.mark.slow
 
 SIDE, VIEWS = 32, VIEW_COUNT + POLES
 TANGENT = torch.tan(torch.deg2rad(torch.tensor(cameras.FOVY / 2)))
-# Where the channels lie: 14 raw ones, 7 of the guide, 7 of the view itself, 9 of each view that is
-# looked at, 14 of the pictures' pull.
-OWN_COLOR, OWN_GAP = slice(21, 24), 25
-SEEN = [slice(28 + 9 * i, 37 + 9 * i) for i in range(len(LOOKED_AT))]
-PULL = 64  # from here on: the derivatives by the raw channels
+OWN_COLOR, OWN_GAP = channels("drawn color"), channels("drawn gap").start
+SEEN = [
+    slice(channels(f"{view} color").start, channels(f"{view} gap").stop)
+    for view in ("own", "next", "previous", "opposite")
+]
+PULL = channels("gradient").start  # to the end: the derivatives by the raw channels
 TRUTH, MISSING, SILHOUETTE, COVERAGE, GAP = slice(0, 3), slice(3, 6), 6, 7, 8
 
 
@@ -125,7 +126,7 @@ def test_turning_object_and_cameras_changes_nothing(blob):
 def test_the_pull_is_how_fast_the_pictures_error_grows(blob):
     guide, features = looked_at(blob), random_features()
     told = correction_inputs(features, guide, VIEW_COUNT)[:, :, PULL:]
-    pull = told.sinh() / torch.tensor(PULL_SCALES)[:, None, None]
+    pull = told.sinh() / torch.tensor(GRADIENT_SCALES)[:, None, None]
 
     def error(features):
         drawn = render(decode_hull(features, guide), guide.c2w[:, :VIEW_COUNT], 2 * SIDE)
@@ -205,15 +206,15 @@ def test_both_networks_learn_from_the_corrected_splat_and_drafts_teach_the_first
 @pytest.mark.parametrize("fovy", [cameras.FOVY, 38.0])
 def test_rounds_are_one_look_after_the_other(small, fovy):
     """With the cameras' own field of view."""
-    model, inputs, alphas = small
+    model = small[0]
     pictures, c2w = torch.rand(1, 4, 4, 64, 64), cameras.input_poses()
     with torch.no_grad():
-        inputs, alphas, factors = model.prepare(pictures, c2w, 64, fovy)
-        x, guide = model._guided(inputs, alphas)
+        views = model.prepare(pictures, c2w, 64, fovy)
+        x, guide = model._guided(views.inputs(), views.alphas)
         features = model.features(x)
         for rounds in range(3):
             there = model.reconstruct(pictures, c2w, 64, fovy, rounds=rounds)
-            here = decode_hull(features, guide).scaled(1 / factors)
+            here = decode_hull(features, guide).scaled(1 / views.scale)
             torch.testing.assert_close(there.positions, here.positions)
             seen = correction_inputs(features, guide, 4, fovy)
             features = features + model.corrections(seen)

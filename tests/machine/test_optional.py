@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+import pytest
+
+ROOT = Path(__file__).parents[2]
 
 CODE = """
 import torch
@@ -24,6 +26,7 @@ print(why_no_numba())
 """
 
 
+@pytest.mark.slow
 def test_numba_that_refuses_to_be_imported_is_done_without(tmp_path):
     broken = tmp_path / "numba"
     broken.mkdir()

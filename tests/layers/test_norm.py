@@ -159,7 +159,7 @@ def interpreted():
     """What the kernels got, by case; see `interpret`."""
     pytest.importorskip("triton")
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     environment["PYTHONPATH"] = str(root)
     command = [sys.executable, str(Path(__file__).resolve())]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)

@@ -11,7 +11,7 @@ from lgm.network.hull import guide_inputs, pole_pictures, visual_hull
 from lgm.network.inputs import network_inputs
 from lgm.network.views import cameras_from_rays, polar_poses
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 FIELDS = ("positions", "opacities", "scales", "rotations", "colors")
 
 
@@ -80,6 +80,25 @@ def test_reconstruct_takes_any_size_and_batch(demo, shape):
     gaussians = demo.reconstruct(torch.rand(shape), size=64)
     maps = 4 + 2  # the pictures', from above, from below
     assert gaussians.positions.shape == (shape[0] if len(shape) == 5 else 1, maps * 32 * 32, 3)
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_prepared_views_are_the_views(demo, channels, monkeypatch):
+    """Made once, with their cameras and angle, which nobody calculates back from rays."""
+    views = torch.rand(1, 4, channels, 40, 40, generator=torch.Generator().manual_seed(1))
+    given = {"c2w": cameras.orbit_poses([3.0, 95, 185, 270], 8.0, 2.0), "size": 64, "fovy": 40.0}
+    with monkeypatch.context() as patch:
+        patch.setattr("lgm.network.model.cameras_from_rays", None)
+        prepared = demo.prepare(views, **given)
+        there = demo.reconstruct(prepared, rounds=1)
+        here = demo.reconstruct(views, **given, rounds=1)
+    for name, value in here.tensors().items():
+        assert torch.equal(there.tensors()[name], value), name
+    with torch.inference_mode():
+        by_rays = demo(prepared.inputs(), prepared.alphas, rounds=0).scaled(1 / prepared.scale)
+    draft = demo.reconstruct(prepared, rounds=0)
+    apart = (by_rays.positions - draft.positions).abs().amax(-1)
+    assert (apart < 1e-3).float().mean() > 0.98  # where a ray just hits or misses the hull
 
 
 def test_a_model_without_poles_still_works():

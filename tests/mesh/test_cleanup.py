@@ -178,6 +178,7 @@ def test_all_together_is_closed_within_budget_typed_and_the_same_each_time():
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_scale_and_place_do_not_matter():
     vertices, faces = ring()
     _, plain, _ = clean(vertices, faces, 1000)

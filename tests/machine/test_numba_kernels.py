@@ -40,10 +40,9 @@ part("render").render(splat, poses, 16, backend="numba").alphas.sum().backward()
 part("mesh.zbuffer_numba").visibility(
     torch.eye(3)[None], torch.zeros(1, dtype=torch.int64), torch.eye(4)[None, None, :3], 16.0, 16
 )
-maps = torch.ones(1, 1, 1, 4, 4)
-part("network.carving_numba").march(
-    maps, maps, torch.zeros(1, 1, 1, 3), torch.eye(3)[None, None, None], torch.ones(1, 1),
-    torch.linspace(1, 2, 4), 2, 0.5, 0.5,
+views = part("cameras").orbit_poses([0.0, 90.0])[None]
+part("network.hull").visual_hull(
+    torch.ones(1, 2, 3, 4, 4), torch.ones(1, 2, 1, 4, 4), views, torch.full((1, 2), 0.5)
 )
 part("layers.norm_numba").group_norm_silu(
     torch.rand(1, 8, 4, 4).to(memory_format=torch.channels_last),
@@ -83,6 +82,7 @@ def test_kernels_kept_under_another_name_or_at_another_place_do_no_harm(tmp_path
     shutil.copytree(FOLDER, first, ignore=_no_sources)
     environment = os.environ.copy()
     environment.pop("NUMBA_CACHE_DIR", None)  # beside the files, so that it moves along
+    environment.pop("TRITON_INTERPRET", None)  # which would take the hull's other kernel
     environment.pop("NUMBA_OPT", None)  # unoptimized, most kernels can't be kept at all
 
     def run(folder: Path) -> None:

@@ -25,9 +25,9 @@ from lgm.pictures.matte import object_picture
 from lgm.pipeline import NEGATIVE_PROMPT
 from lgm.releases import catalog, places
 
-from . import test_download
-from .multiview.conftest import released_folders  # noqa: F401  (a fixture)
-from .test_download import hub  # noqa: F401  (a fixture)
+from ..multiview.conftest import released_folders  # noqa: F401  (a fixture)
+from ..releases import test_download
+from ..releases.test_download import hub  # noqa: F401  (a fixture)
 
 NAMES = {kind: release.folder for kind, release in catalog.RELEASES.items()}
 FILES = {"splat.ply", "mesh.glb", "views.png", "novel.png", "turntable.mp4", "index.html"}
