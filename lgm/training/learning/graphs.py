@@ -95,7 +95,7 @@ def graph_networks(run: Run, be_quiet: Callable[[], None]) -> None:
 
 def _graphed(
     run: Run, plain: Callable[[Tensor], Tensor], correct: bool, be_quiet: Callable[[], None]
-) -> Callable[..., Tensor]:
+) -> Callable[[Tensor], Tensor]:
     recorded: dict[tuple[int, ...], _Recording] = {}
     # What has no gradient of its own asks autograd for none, nor for the backward pass.
     anchor = torch.zeros((), device=run.parameters[0].device, requires_grad=True)
