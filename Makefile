@@ -15,6 +15,7 @@ test: setup
 	-@if command -v npm >/dev/null; then $(MAKE) --no-print-directory build/web/node_modules; fi
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(MAKE) --no-print-directory types
 	$(BIN)/python -m pytest -n 2
 
 # What takes seconds a test is left out: for every little change. `make test` is for every commit.

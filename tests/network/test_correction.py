@@ -210,7 +210,7 @@ def test_rounds_are_one_look_after_the_other(small, fovy):
     pictures, c2w = torch.rand(1, 4, 4, 64, 64), cameras.input_poses()
     with torch.no_grad():
         views = model.prepare(pictures, c2w, 64, fovy)
-        x, guide = model._guided(views.inputs(), views.alphas)
+        x, guide = model._guided_views(views)
         features = model.features(x)
         for rounds in range(3):
             there = model.reconstruct(pictures, c2w, 64, fovy, rounds=rounds)
