@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,9 +25,20 @@ def open_safetensors(path: Path):
     Raises:
         ValueError: a pickle, damaged, incomplete, or not readable.
     """
-    try:
+    with reading(path):
         refuse_pickle(path)
         return safe_open(path, framework="pt", device="cpu")
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """While a file is opened and read: what goes wrong says what to do.
+
+    Raises:
+        ValueError: damaged, incomplete, or not readable.
+    """
+    try:
+        yield
     except SafetensorError as error:
         raise ValueError(
             f"{path} is not a complete safetensors file ({error}): download it again and compare "

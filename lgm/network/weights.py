@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
-from ..io.safetensors import check_layout, refuse_pickle, sha256
+from ..io.safetensors import check_layout, reading, refuse_pickle, sha256
 from ..releases.catalog import FIXED_NAME
 from ..releases.places import find_model
 from .model import LGM
@@ -49,23 +49,13 @@ def load_model(
         raise RuntimeError(
             "Device cuda needs an NVIDIA GPU, and torch finds none: use device='cpu'."
         )
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            # Offset order: neighbors in the file are read together, and no tensor is read before
-            # all are known.
-            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-            model = _empty_model(path, shapes)
-            # One tensor at a time: only the mapped file itself is ever in memory beside the result.
-            state = {key: file.get_tensor(key).to(device, dtype) for key in shapes}
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path} is not a complete safetensors file ({error}): download it again and compare "
-            "its size."
-        ) from error
-    except OSError as error:
-        raise ValueError(
-            f"{path} can't be read ({error.strerror or error}): check the file and its rights."
-        ) from error
+    with reading(path), safe_open(path, framework="pt", device="cpu") as file:
+        # Offset order: neighbors in the file are read together, and no tensor is read before
+        # all are known.
+        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+        model = _empty_model(path, shapes)
+        # One tensor at a time: only the mapped file itself is ever in memory beside the result.
+        state = {key: file.get_tensor(key).to(device, dtype) for key in shapes}
     for key, tensor in state.items():
         if not tensor.is_floating_point():
             raise ValueError(
